@@ -1,0 +1,1 @@
+"""Addresses, errors, hooks, sessions, the registry and the router."""

@@ -1,0 +1,79 @@
+"""The errors of XMPP: of streams, of stanzas and of SASL."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element
+
+__all__ = ["SaslError", "StanzaError", "StreamError"]
+
+_STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+# RFC 6120, section 8.3.3: the type that goes with each defined condition.
+_TYPES = {
+    "bad-request": "modify",
+    "conflict": "cancel",
+    "feature-not-implemented": "cancel",
+    "forbidden": "auth",
+    "gone": "cancel",
+    "internal-server-error": "cancel",
+    "item-not-found": "cancel",
+    "jid-malformed": "modify",
+    "not-acceptable": "modify",
+    "not-allowed": "cancel",
+    "not-authorized": "auth",
+    "policy-violation": "modify",
+    "recipient-unavailable": "wait",
+    "redirect": "modify",
+    "registration-required": "auth",
+    "remote-server-not-found": "cancel",
+    "remote-server-timeout": "wait",
+    "resource-constraint": "wait",
+    "service-unavailable": "cancel",
+    "subscription-required": "auth",
+    "undefined-condition": "cancel",
+    "unexpected-request": "wait",
+}
+
+
+class StreamError(Exception):
+    """Ends a stream (RFC 6120, section 4.9). ``condition`` is one of section 4.9.3, ``text`` is for people."""
+
+    def __init__(self, condition: str, text: str = "") -> None:
+        super().__init__(f"{condition}: {text}" if text else condition)
+        self.condition = condition
+        self.text = text
+
+
+class StanzaError(Exception):
+    """Answers a stanza (RFC 6120, section 8.3). The type follows from the condition where not given.
+
+    ``extra`` is an application-specific condition, put after the defined one (section 8.3.4).
+    """
+
+    def __init__(self, condition: str, text: str = "", *, type: str | None = None, extra: Element | None = None) -> None:
+        super().__init__(f"{condition}: {text}" if text else condition)
+        self.condition = condition
+        self.type = type or _TYPES[condition]
+        self.text = text
+        self.extra = extra
+
+    def element(self) -> Element:
+        """The ``<error/>`` child for the answer."""
+        error = Element("{jabber:client}error", {"type": self.type})
+        error.append(Element("{%s}%s" % (_STANZA_ERRORS, self.condition)))
+        if self.text:
+            text = Element("{%s}text" % _STANZA_ERRORS, {"{http://www.w3.org/XML/1998/namespace}lang": "en"})
+            text.text = self.text
+            error.append(text)
+        if self.extra is not None:
+            error.append(self.extra)
+        return error
+
+
+class SaslError(Exception):
+    """Fails an authentication (RFC 6120, section 6.5). ``condition`` is one of section 6.5."""
+
+    def __init__(self, condition: str, text: str = "") -> None:
+        super().__init__(f"{condition}: {text}" if text else condition)
+        self.condition = condition
+        self.text = text

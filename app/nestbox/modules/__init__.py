@@ -1,0 +1,1 @@
+"""One file per XEP or RFC chapter; each declares what it implements."""

@@ -1,0 +1,1 @@
+"""Bytes to stanzas and back: no sockets, no policy."""
