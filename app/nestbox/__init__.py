@@ -1,0 +1,3 @@
+"""The Nestbox IM server."""
+
+__version__ = "0.1.0"

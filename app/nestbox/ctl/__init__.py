@@ -1,0 +1,1 @@
+"""nestboxctl, the operator's command."""

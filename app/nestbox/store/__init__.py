@@ -1,0 +1,1 @@
+"""Accounts, rosters, archive and the rest on SQLite or MariaDB."""
