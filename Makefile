@@ -1,0 +1,43 @@
+# Nestbox: what one can do here. `make` alone lists it.
+.DEFAULT_GOAL := help
+OS ?= 26.04
+export OS
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+venv:  ## Make .venv with the controller's and the app's Python packages
+	@scripts/venv
+
+demo:  ## Build the appliance in a container that stands for a Pi (OS=24.04|26.04)
+	@scripts/demo up
+
+demo-down:  ## Remove every trace of the demo
+	@scripts/demo down
+
+serve:  ## Run the IM server alone, on SQLite, without Docker or root
+	@scripts/serve
+
+test:  ## Run everything that CI runs
+	@scripts/test
+
+lint:  ## Run ansible-lint, yamllint and ruff
+	@scripts/test lint
+
+test-app:  ## Run the app's tests
+	@scripts/test app
+
+molecule:  ## Run one Molecule scenario: make molecule ROLE=haproxy
+	@scripts/molecule $(or $(ROLE),$(error say which one: make molecule ROLE=haproxy))
+
+bench: venv  ## Measure memory and CPU of the IM server, print the tables
+	@bench/run
+
+requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
+	uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+	  --quiet requirements.in -o requirements.txt
+
+clean:  ## Remove the virtual environment and the tests' leftovers
+	rm -rf .venv .ansible .test .cache
+
+.PHONY: help venv demo demo-down serve test lint test-app molecule bench requirements clean
