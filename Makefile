@@ -4,12 +4,12 @@ OS ?= 26.04
 export OS
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-18s %s\n", $$1, $$2}'
 
 venv:  ## Make .venv with the controller's and the app's Python packages
 	@scripts/venv
 
-demo:  ## Build the appliance in a container that stands for a Pi (OS=24.04|26.04)
+demo:  ## Build the appliance in a container that stands for a Pi (OS=24.04 or 26.04)
 	@scripts/demo up
 
 demo-down:  ## Remove every trace of the demo
