@@ -1,1 +1,50 @@
-"""One file per XEP or RFC chapter; each declares what it implements."""
+"""What the server can do, one file per XEP or RFC chapter.
+
+A module says what it implements in ``XEPS`` or ``RFCS`` and joins in by ``setup(server)``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+
+__all__ = ["MODULES", "Xep", "setup_all"]
+
+
+class Xep(NamedTuple):
+    """A XEP that a module implements: its number, the version read, and what is left out, if anything."""
+
+    number: int
+    version: str
+    note: str = ""
+
+
+# In the order in which they are set up.
+MODULES = (
+    "roster",
+    "presence",
+    "offline",
+    "archive",
+    "carbons",
+    "blocking",
+    "stanza_ids",
+    "client_state",
+    "disco",
+    "caps",
+    "ping",
+    "version",
+    "entity_time",
+    "last_activity",
+    "vcard",
+    "private_storage",
+    "legacy_session",
+)
+
+
+def setup_all(server: Server) -> None:
+    """Set up every module."""
+    for name in MODULES:
+        import_module(f"nestbox.modules.{name}").setup(server)

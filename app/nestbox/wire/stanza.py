@@ -6,10 +6,12 @@ start tag is written anew, so that fan-out changes nothing but the address.
 
 from __future__ import annotations
 
-from nestbox.wire import ns
-from nestbox.wire.element import Element, el, escape, to_bytes, write_attributes
+from xml.etree.ElementTree import XML
 
-__all__ = ["IQ", "MESSAGE", "PRESENCE", "Stanza", "iq_error", "iq_result"]
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el, escape, escape_attribute, to_bytes, write_attributes
+
+__all__ = ["IQ", "MESSAGE", "PRESENCE", "Stanza", "iq_error", "iq_result", "parse_stanza", "readdress"]
 
 MESSAGE = "{jabber:client}message"
 PRESENCE = "{jabber:client}presence"
@@ -129,3 +131,14 @@ def _answer(request: Stanza, kind: str, payload: Element | None) -> Stanza:
     if request.from_ is not None:
         attributes["to"] = request.from_
     return Stanza(el("{%s}%s" % (ns.CLIENT, request.kind), attributes, *([payload] if payload is not None else [])))
+
+
+def parse_stanza(data: bytes) -> Stanza:
+    """The stanza of bytes that we wrote ourselves (canonical form). Not for what came from outside: no limits here."""
+    return Stanza(XML(b'<stream xmlns="jabber:client">' + data + b"</stream>")[0])
+
+
+def readdress(data: bytes, to: str) -> bytes:
+    """Canonical bytes of a stanza that has no ``to``, addressed to ``to``: fan-out without serialising again."""
+    end = min(at for at in (data.find(b" "), data.find(b">"), data.find(b"/")) if at > 0)
+    return b'%s to="%s"%s' % (data[:end], escape_attribute(to).encode(), data[end:])

@@ -1,0 +1,161 @@
+"""The configuration file: one YAML file, read strictly.
+
+An unknown key or a wrong value is refused with the path of the key, so that a typing mistake never runs silently.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nestbox.core.jid import prepare_domain, prepare_localpart
+
+__all__ = ["Config", "ConfigError", "load"]
+
+DEFAULT_PATH = Path("/etc/nestbox/nestbox.yml")
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says where and why, in one sentence."""
+
+
+class Listen(Struct, forbid_unknown_fields=True):
+    """Where a worker listens: ``unix:/path`` or ``host:port``; ``{worker}`` stands for its number, '' is off."""
+
+    http: str = "unix:/run/nestbox/{worker}/http.sock"
+    c2s: str = "unix:/run/nestbox/{worker}/c2s.sock"
+    c2s_tls: str = "unix:/run/nestbox/{worker}/c2s-tls.sock"
+    metrics: str = "127.0.0.1:915{worker}"
+    # HAProxy puts a PROXY header before each stream; without HAProxy nobody may send one.
+    proxy_protocol: bool = True
+
+
+class Database(Struct, forbid_unknown_fields=True):
+    """``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds."""
+
+    url: str = "sqlite:////var/lib/nestbox/nestbox.db"
+    replica_url: str | None = None
+    commit_window: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
+
+
+class Bus(Struct, forbid_unknown_fields=True):
+    """``local`` for one worker alone, else ``unix:///path`` or ``redis://host:port`` of Valkey or Redis."""
+
+    url: str = "local"
+
+
+class Tls(Struct, forbid_unknown_fields=True):
+    """The certificate that clients see, here or at HAProxy: paths of PEM files; no certificate means no STARTTLS."""
+
+    certificate: str | None = None
+    key: str | None = None
+    # Offers logins over plain TCP. For tests and benchmarks on loopback only.
+    require: bool = True
+
+
+class Sasl(Struct, forbid_unknown_fields=True):
+    """Mechanisms beside SCRAM."""
+
+    plain: bool = False
+
+
+class Web(Struct, forbid_unknown_fields=True):
+    """The web chat and the addresses that clients are told. ``root`` holds the built web client; None serves none."""
+
+    root: str | None = None
+    https_url: str | None = None
+    origins: list[str] = []
+
+
+class Archive(Struct, forbid_unknown_fields=True):
+    """XEP-0313. ``days`` is how long messages stay, 0 for ever."""
+
+    enabled: bool = True
+    days: Natural = 0
+
+
+class Limits(Struct, forbid_unknown_fields=True):
+    """What a client can make grow, in bytes, seconds or pieces."""
+
+    stanza_bytes_before_login: Annotated[int, Meta(ge=10_000)] = 16 * 1024
+    stanza_bytes: Annotated[int, Meta(ge=10_000)] = 256 * 1024
+    login_seconds: Positive = 30
+    idle_seconds: Positive = 900
+    connections: Positive = 20_000
+    sessions_per_user: Positive = 20
+    roster_items: Positive = 2_000
+    blocked_items: Positive = 2_000
+    offline_messages: Positive = 2_000
+    private_bytes: Positive = 256 * 1024
+    resume_seconds: Natural = 600
+    unacked_stanzas: Positive = 1_000
+    unacked_bytes: Positive = 4 * 1024 * 1024
+    write_buffer_bytes: Positive = 4 * 1024 * 1024
+    directed_presences: Positive = 1_000
+
+
+class Log(Struct, forbid_unknown_fields=True):
+    """``addresses: short`` cuts client addresses to their network in the log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    addresses: Literal["short", "full"] = "short"
+
+
+class Config(Struct, forbid_unknown_fields=True):
+    """Everything a worker and ``nestboxctl`` need to know."""
+
+    domain: str
+    name: str = "Nestbox"
+    admins: list[str] = []
+    workers: Annotated[int, Meta(ge=1, le=31)] = 1
+    state_dir: str = "/var/lib/nestbox"
+    listen: Listen = msgspec.field(default_factory=Listen)
+    database: Database = msgspec.field(default_factory=Database)
+    bus: Bus = msgspec.field(default_factory=Bus)
+    tls: Tls = msgspec.field(default_factory=Tls)
+    sasl: Sasl = msgspec.field(default_factory=Sasl)
+    web: Web = msgspec.field(default_factory=Web)
+    archive: Archive = msgspec.field(default_factory=Archive)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    log: Log = msgspec.field(default_factory=Log)
+
+    def address(self, name: str, worker: int) -> str:
+        """The address of listener ``name`` ('http', 'c2s', 'c2s_tls', 'metrics') of a worker, '' when it is off."""
+        return getattr(self.listen, name).replace("{worker}", str(worker))
+
+    @property
+    def https_url(self) -> str:
+        """The address of the web chat as people type it, without a slash at the end."""
+        return (self.web.https_url or f"https://{self.domain}").rstrip("/")
+
+
+def load(path: str | Path = DEFAULT_PATH) -> Config:
+    """Read and check a configuration file. Raises ConfigError."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        config = msgspec.yaml.decode(raw, type=Config)
+    except msgspec.MsgspecError as error:  # wrong type, unknown key, missing key
+        raise ConfigError(f"{path}: {error}.") from error
+    except Exception as error:  # PyYAML's own family, which msgspec passes on
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    try:
+        config.domain = prepare_domain(config.domain)
+        config.admins = [prepare_localpart(admin) for admin in config.admins]
+    except (ValueError, UnicodeError) as error:
+        raise ConfigError(f"{path}: {error}.") from error
+    if config.workers > 1 and config.bus.url == "local":
+        raise ConfigError(f"{path}: {config.workers} workers need a bus; set bus.url to Valkey's socket.")
+    if not config.database.url.startswith(("sqlite:", "mysql:")):
+        raise ConfigError(f"{path}: database.url must begin with sqlite: or mysql:.")
+    if bool(config.tls.certificate) != bool(config.tls.key):
+        raise ConfigError(f"{path}: tls.certificate and tls.key must be given together.")
+    return config

@@ -1,0 +1,260 @@
+"""Which sessions there are, on every worker.
+
+The truth is a hash on the bus. Each worker holds a copy in memory, kept by what the others broadcast, so that routing
+a stanza asks nobody; after a gap (a reconnect of the bus) the copy is read anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from nestbox.bus.base import Bus
+    from nestbox.core.session import Session
+
+__all__ = ["KEY", "Account", "Claim", "Claimed", "Deliver", "Drop", "Entry", "Kick", "Offline", "Probe", "Put", "Registry", "encode"]
+
+KEY = "sessions"
+_log = logging.getLogger("nestbox.registry")
+_NOBODY: dict[str, Entry] = {}
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """A bound session. ``priority`` is None until it sends presence; ``uid`` tells two holders of one address apart.
+
+    ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp or websocket.
+    """
+
+    bare: str
+    resource: str
+    worker: int
+    uid: int
+    priority: int | None = None
+    carbons: bool = False
+    since: int = 0
+    address: str = ""
+    transport: str = ""
+
+    @property
+    def jid(self) -> str:
+        """The full JID."""
+        return f"{self.bare}/{self.resource}"
+
+
+class Put(msgspec.Struct, tag="put", array_like=True):
+    """A session is new or has changed."""
+
+    entry: Entry
+
+
+class Drop(msgspec.Struct, tag="drop", array_like=True):
+    """A session has ended."""
+
+    bare: str
+    resource: str
+    uid: int
+
+
+class Deliver(msgspec.Struct, tag="deliver", array_like=True):
+    """A stanza in canonical bytes for one session of the receiving worker."""
+
+    bare: str
+    resource: str
+    data: bytes
+    urgent: bool
+
+
+class Probe(msgspec.Struct, tag="probe", array_like=True):
+    """Someone who may see it asks for the presence of ``bare`` (RFC 6121, section 4.3)."""
+
+    bare: str
+    asker: str
+
+
+class Kick(msgspec.Struct, tag="kick", array_like=True):
+    """End a session with a stream error; uid 0 means whichever holds the address."""
+
+    bare: str
+    resource: str
+    uid: int
+    condition: str
+    text: str = ""
+
+
+class Account(msgspec.Struct, tag="account", array_like=True):
+    """An account was changed, disabled or deleted: read it again, and end what it may no longer have."""
+
+    username: str
+
+
+class Offline(msgspec.Struct, tag="offline", array_like=True):
+    """Messages were kept for an account while it came online: hand them out."""
+
+    bare: str
+
+
+class Claim(msgspec.Struct, tag="claim", array_like=True):
+    """Worker ``worker`` wants to resume stream ``sm_id`` (XEP-0198, section 5)."""
+
+    sm_id: str
+    worker: int
+
+
+class Claimed(msgspec.Struct, tag="claimed", array_like=True):
+    """The session was put where the claimer can take it; ``found`` is False when there is none."""
+
+    sm_id: str
+    found: bool
+
+
+Op = Put | Drop | Deliver | Probe | Kick | Account | Offline | Claim | Claimed
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Op).decode
+_decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
+
+class Registry:
+    """All sessions; ``sessions`` are this worker's own, by full JID."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.worker = bus.worker
+        self.sessions: dict[str, Session] = {}
+        self._entries: dict[str, dict[str, Entry]] = {}
+        self._handlers: dict[type, Callable[..., None]] = {}
+        # Called for an entry of a dead worker: its presence must be taken back.
+        self.lost: Callable[[Entry], None] = lambda entry: None
+
+    def on(self, op: type, handler: Callable[..., None]) -> None:
+        """Say who deals with an operation that comes over the bus."""
+        self._handlers[op] = handler
+
+    # looking up
+
+    def of(self, bare: str) -> dict[str, Entry]:
+        """The sessions of a bare JID, by resource. Not to be changed."""
+        return self._entries.get(bare, _NOBODY)
+
+    def available(self, bare: str) -> list[Entry]:
+        """The sessions of a bare JID that have sent presence."""
+        return [entry for entry in self.of(bare).values() if entry.priority is not None]
+
+    def all(self) -> Iterable[Entry]:
+        """Every session on every worker."""
+        return (entry for entries in self._entries.values() for entry in entries.values())
+
+    # changing
+
+    async def add(self, session: Session) -> None:
+        """Enter a session of this worker; whoever held the address before is told of the conflict by the caller."""
+        entry = session.entry
+        self._put(entry)
+        self.sessions[session.full] = session
+        await self._bus.hset(KEY, session.full, encode(entry))
+        self._bus.broadcast(encode(Put(entry)))
+
+    async def update(self, session: Session) -> None:
+        """Tell the others what changed in a session's entry."""
+        await self._bus.hset(KEY, session.full, encode(session.entry))
+        self._bus.broadcast(encode(Put(session.entry)))
+
+    async def remove(self, session: Session) -> None:
+        """Take a session out, unless its address has a new holder."""
+        entry = session.entry
+        if self.sessions.get(session.full) is session:
+            del self.sessions[session.full]
+        if self._drop(entry.bare, entry.resource, entry.uid):
+            await self._bus.hdel(KEY, session.full)
+            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
+
+    async def refresh(self, bare: str, resources: Iterable[str]) -> None:
+        """Read the given full addresses from the truth, for the rare path where a stale copy would lose a message."""
+        for resource in resources:
+            raw = await self._bus.hget(KEY, f"{bare}/{resource}")
+            if raw is not None:
+                self._put(_decode_entry(raw))
+
+    async def reload(self) -> None:
+        """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
+        raw = await self._bus.hgetall(KEY)
+        alive = self._bus.workers() | {self.worker}
+        self._entries = {}
+        for full, value in raw.items():
+            entry = _decode_entry(value)
+            own = entry.worker == self.worker
+            if entry.worker not in alive or (own and full not in self.sessions):
+                await self._forget(entry)
+            else:
+                self._put(entry)
+        for session in list(self.sessions.values()):
+            if self.of(session.entry.bare).get(session.entry.resource) is None:
+                await self.add(session)
+
+    async def worker_lost(self, worker: int) -> None:
+        """Drop the sessions of a worker that has died."""
+        for entry in [entry for entry in self.all() if entry.worker == worker]:
+            await self._forget(entry)
+
+    async def _forget(self, entry: Entry) -> None:
+        self._drop(entry.bare, entry.resource, entry.uid)
+        # Several workers notice a death; the one that removes the field reports it.
+        if await self._bus.hdel(KEY, entry.jid):
+            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
+            self.lost(entry)
+
+    # talking to other workers
+
+    def tell(self, worker: int, op: object) -> None:
+        """Send an operation to one worker; to ourselves it is dealt with at once."""
+        if worker == self.worker:
+            self._dispatch(op)
+        else:
+            self._bus.send(worker, encode(op))
+
+    def tell_all(self, op: object) -> None:
+        """Send an operation to every worker and to ourselves."""
+        self._bus.broadcast(encode(op))
+        self._dispatch(op)
+
+    def deliver(self, entry: Entry, data: bytes, urgent: bool = True) -> None:
+        """Give a stanza to a session, here or on another worker."""
+        if entry.worker == self.worker:
+            session = self.sessions.get(f"{entry.bare}/{entry.resource}")
+            if session is not None:
+                session.send(data, urgent)
+        else:
+            self._bus.send(entry.worker, encode(Deliver(entry.bare, entry.resource, data, urgent)))
+
+    def receive(self, payload: bytes) -> None:
+        """Deal with what came over the bus."""
+        try:
+            op = _decode(payload)
+        except msgspec.MsgspecError:
+            _log.error("a bus message of %d bytes is not ours; is another program using the bus?", len(payload))
+            return
+        self._dispatch(op)
+
+    def _dispatch(self, op: object) -> None:
+        if isinstance(op, Put):
+            self._put(op.entry)
+        elif isinstance(op, Drop):
+            self._drop(op.bare, op.resource, op.uid)
+        else:
+            self._handlers[type(op)](op)
+
+    def _put(self, entry: Entry) -> None:
+        self._entries.setdefault(entry.bare, {})[entry.resource] = entry
+
+    def _drop(self, bare: str, resource: str, uid: int) -> bool:
+        resources = self._entries.get(bare)
+        entry = resources.get(resource) if resources else None
+        if entry is None or entry.uid != uid:
+            return False
+        del resources[resource]
+        if not resources:
+            del self._entries[bare]
+        return True

@@ -1,0 +1,317 @@
+"""Where a stanza goes: by the class of its address, its kind and its namespace (RFC 6120, section 10; RFC 6121, section 8).
+
+The usual way is synchronous: all it needs is in memory. Only what must ask the store becomes a coroutine, and the
+client's next stanza waits for it, since stanzas are handled in order (RFC 6120, section 10.1).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+from nestbox.core.errors import StanzaError, StreamError
+from nestbox.core.hooks import IqContext, IqHandler, MessageContext
+from nestbox.core.jid import JID, parse_jid
+from nestbox.core.registry import Deliver, Entry
+from nestbox.core.users import ABSENT
+from nestbox.wire.stanza import Stanza, iq_error, iq_result, parse_stanza
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+    from nestbox.core.session import Session
+    from nestbox.core.users import User
+
+__all__ = ["HostHandler", "Outcome", "PresenceHandler", "Router"]
+
+# What handling a stanza gives: the commit batch that its acknowledgement waits for, 0 for none; now or later.
+Outcome = "int | Awaitable[int]"
+HostHandler = Callable[[JID, JID, Stanza, "Session | None"], "int | Awaitable[int]"]
+PresenceHandler = Callable[["Session", Stanza, "JID | None"], "int | Awaitable[int]"]
+
+_log = logging.getLogger("nestbox.router")
+_IQ_TYPES = frozenset(("get", "set", "result", "error"))
+_ONE_TO_ONE = frozenset((None, "normal", "chat"))
+
+
+class Router:
+    """Routes stanzas of clients (`from_client`) and of our own services (`send`)."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.domain = server.config.domain
+        self._iq: dict[tuple[str, str, str], IqHandler] = {}
+        # Hosts under our domain that are not the account host, such as the rooms' one.
+        self.hosts: dict[str, HostHandler] = {}
+        # Set by the module for RFC 6121: every presence of a client; and presence arriving for an account.
+        self.presence: PresenceHandler = lambda session, stanza, to: 0
+        self.presence_in: Callable[[JID, JID, Stanza], int | Awaitable[int]] = lambda sender, to, stanza: 0
+        # Set by XEP-0352: whether a stanza may not wait for an inactive client.
+        self.urgent: Callable[[Stanza], bool] = lambda stanza: True
+
+    def iq(self, where: str, kind: str, tag: str, handler: IqHandler) -> None:
+        """Say who answers iqs: ``where`` is 'account' or 'host', ``kind`` 'get' or 'set', ``tag`` the payload's.
+
+        The handler returns the payload of the result (an Element or None), or a coroutine of it, or raises StanzaError.
+        """
+        assert (where, kind, tag) not in self._iq, f"two handlers for {where} {kind} {tag}"
+        self._iq[where, kind, tag] = handler
+
+    # from a client
+
+    def from_client(self, session: Session, stanza: Stanza) -> int | Awaitable[int]:
+        """Handle one stanza of a client; see `Outcome`. Raises StreamError for a forged ``from``."""
+        attributes = stanza.element.attrib
+        claimed = attributes.get("from")
+        if claimed is not None and claimed != session.full and claimed != session.entry.bare:
+            self._check_from(session, claimed)
+        attributes["from"] = session.full
+        try:
+            to_text = attributes.get("to")
+            try:
+                to = parse_jid(to_text) if to_text else None
+            except ValueError as error:
+                raise StanzaError("jid-malformed", str(error)) from None
+            if to is not None and self._server.hooks.outbound.run(session, to, stanza):
+                return 0
+            if stanza.kind == "message":
+                outcome = self._message(session.jid, to or session.jid.bare_jid, stanza, session)
+            elif stanza.kind == "presence":
+                outcome = self.presence(session, stanza, to)
+            else:
+                outcome = self._iq_stanza(session.jid, to or session.jid.bare_jid, stanza, session)
+        except StanzaError as error:
+            self.bounce(stanza, error)
+            return 0
+        return outcome if isinstance(outcome, int) else self._guarded(stanza, outcome)
+
+    @staticmethod
+    def _check_from(session: Session, claimed: str) -> None:
+        """RFC 6120, section 8.1.2.1: another spelling of the same address is fine, another address is not."""
+        try:
+            if str(parse_jid(claimed)) in (session.full, session.entry.bare):
+                return
+        except ValueError:
+            pass
+        raise StreamError("invalid-from", f"You are {session.full}.")
+
+    async def _guarded(self, stanza: Stanza, outcome: Awaitable[int]) -> int:
+        try:
+            return await outcome
+        except StanzaError as error:
+            self.bounce(stanza, error)
+        except StreamError:
+            raise
+        except Exception:
+            _log.exception("a %s could not be handled", stanza.kind)
+            self.bounce(stanza, StanzaError("internal-server-error", "The server could not do this now."))
+        return 0
+
+    def bounce(self, stanza: Stanza, error: StanzaError) -> None:
+        """Send a stanza back with an error, unless it is one itself (RFC 6120, section 8.3.1)."""
+        if stanza.type == "error" or (stanza.kind == "iq" and stanza.type == "result"):
+            return
+        answer = iq_error(stanza, error.element())
+        if stanza.from_:
+            self.send(answer)
+
+    # from our own services
+
+    def send(self, stanza: Stanza) -> None:
+        """Route a stanza of the server or a service; ``from`` and ``to`` are set. It asks nobody's leave."""
+        to = parse_jid(stanza.to or "")
+        if to.domain != self.domain:
+            _log.debug("no way to %s", to.domain)
+            return
+        if to.is_full:
+            entry = self._server.registry.of(to.bare).get(to.resource)
+            if entry is not None:
+                self._server.registry.deliver(entry, stanza.encode(), self.urgent(stanza))
+            return
+        data = stanza.encode()
+        for entry in self._server.registry.available(to.bare):
+            self._server.registry.deliver(entry, data, self.urgent(stanza))
+
+    def route(self, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
+        """Route a stanza of a service as if a client had sent it: with archive, offline messages and errors."""
+        try:
+            if stanza.kind == "message":
+                outcome = self._message(sender, to, stanza, None)
+            elif stanza.kind == "presence":
+                outcome = self.presence_in(sender, to, stanza)
+            else:
+                outcome = self._iq_stanza(sender, to, stanza, None)
+        except StanzaError as error:
+            self.bounce(stanza, error)
+            return 0
+        return outcome if isinstance(outcome, int) else self._guarded(stanza, outcome)
+
+    # messages (RFC 6121, section 8)
+
+    def _message(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+        if to.domain != self.domain:
+            return self._elsewhere(sender, to, stanza, session)
+        if not to.local:
+            raise StanzaError("service-unavailable", "The server itself takes no messages.")
+        recipient = self._server.users.peek(to.local)
+        owner = session.user if session is not None else None
+        context = MessageContext(stanza, sender, to, session, owner, recipient)
+        if recipient is None:
+            return self._message_cold(context)
+        return self._message_warm(context)
+
+    async def _message_cold(self, context: MessageContext) -> int:
+        context.recipient = await self._server.users.load(context.to.local) or ABSENT
+        return self._message_warm(context)
+
+    def _message_warm(self, context: MessageContext) -> int:
+        stanza, to, recipient = context.stanza, context.to, context.recipient
+        hooks = self._server.hooks
+        if recipient is ABSENT or not recipient.enabled:
+            raise StanzaError("service-unavailable")
+        if hooks.inbound.run(recipient, context.sender, stanza) or hooks.message.run(context):
+            return 0
+        context.targets = targets = self._targets(to, stanza.type)
+        kind = stanza.type
+        if kind == "groupchat" and not targets:
+            raise StanzaError("service-unavailable")
+        hooks.message_archive.run(context)
+        if targets:
+            self.hand_out(targets, stanza)
+        hooks.message_delivered.run(context)
+        if not targets and not hooks.message_undelivered.run(context) and kind in _ONE_TO_ONE and not context.stored:
+            raise StanzaError("service-unavailable")
+        return context.batch
+
+    def _targets(self, to: JID, kind: str | None) -> list[Entry]:
+        """The sessions that get the message itself (RFC 6121, sections 8.5.2 and 8.5.3)."""
+        entries = self._server.registry.of(to.bare)
+        if to.resource:
+            entry = entries.get(to.resource)
+            if entry is not None:
+                return [entry]
+            if kind not in _ONE_TO_ONE:
+                return []
+        elif kind in ("groupchat", "error"):
+            return []
+        return [entry for entry in entries.values() if entry.priority is not None and entry.priority >= 0]
+
+    def hand_out(self, targets: list[Entry], stanza: Stanza) -> None:
+        """Give one stanza to sessions, serialised once."""
+        data = stanza.encode()
+        registry = self._server.registry
+        urgent: bool | None = None
+        for entry in targets:
+            if entry.worker == registry.worker:
+                session = registry.sessions.get(f"{entry.bare}/{entry.resource}")
+                if session is None:
+                    continue
+                if session.held is None:
+                    session.send(data)
+                    continue
+            if urgent is None:
+                urgent = self.urgent(stanza)
+            registry.deliver(entry, data, urgent)
+
+    # iqs (RFC 6120, section 8.2.3)
+
+    def _iq_stanza(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+        kind = stanza.type
+        if kind not in _IQ_TYPES or not stanza.id:
+            raise StanzaError("bad-request", "An iq needs an id and a type of get, set, result or error.")
+        asking = kind in ("get", "set")
+        if asking and len(stanza.element) != 1:
+            raise StanzaError("bad-request", "An iq of type get or set has exactly one child.")
+        if to.domain != self.domain:
+            return self._elsewhere(sender, to, stanza, session)
+        if to.is_full and to.local:
+            return self._iq_to_session(sender, to, stanza)
+        if not asking:
+            return 0  # an answer to something the server asked; that it came is all we want to know
+        return self._iq_answer(sender, to, stanza, session)
+
+    def _iq_to_session(self, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
+        user = self._server.users.peek(to.local)
+        entry = self._server.registry.of(to.bare).get(to.resource)
+        if entry is None:
+            raise StanzaError("service-unavailable")
+        if user is None:
+            return self._iq_to_session_cold(sender, to, stanza)
+        if not self._server.hooks.inbound.run(user, sender, stanza):
+            self._server.registry.deliver(entry, stanza.encode(), True)
+        return 0
+
+    async def _iq_to_session_cold(self, sender: JID, to: JID, stanza: Stanza) -> int:
+        if await self._server.users.load(to.local) is None:
+            raise StanzaError("service-unavailable")
+        outcome = self._iq_to_session(sender, to, stanza)
+        return outcome if isinstance(outcome, int) else await outcome
+
+    async def _iq_answer(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int:
+        payload = stanza.payload
+        account = to.local or None
+        own = account is not None and sender.bare == to.bare
+        handler = self._iq.get(("account" if account else "host", stanza.type, payload.tag))
+        if account is not None and not own:
+            user = await self._server.users.load(account)
+            if user is None or not user.enabled:
+                raise StanzaError("service-unavailable")
+            if self._server.hooks.inbound.run(user, sender, stanza):
+                return 0
+        if handler is None:
+            raise StanzaError("service-unavailable")
+        context = IqContext(stanza, payload, sender, to, session, account, own)
+        result = handler(context)
+        if isawaitable(result):
+            result = await result
+        self._reply(session, iq_result(stanza, result))
+        return 0
+
+    def _reply(self, session: Session | None, answer: Stanza) -> None:
+        if session is not None:
+            session.send(answer.encode())
+        else:
+            self.send(answer)
+
+    def _elsewhere(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+        host = self.hosts.get(to.domain)
+        if host is None:
+            raise StanzaError("remote-server-not-found", f"This server does not talk to {to.domain}.")
+        return host(sender, to, stanza, session)
+
+    # deliveries that missed their session
+
+    def delivered(self, op: Deliver) -> None:
+        """Another worker hands us a stanza for a session; where it has moved or ended, nothing may get lost."""
+        registry = self._server.registry
+        session = registry.sessions.get(f"{op.bare}/{op.resource}")
+        if session is not None:
+            session.send(op.data, op.urgent)
+            return
+        entry = registry.of(op.bare).get(op.resource)
+        if entry is not None and entry.worker != registry.worker:
+            registry.tell(entry.worker, op)
+            return
+        self._server.spawn(self.reroute(op.bare, op.data))
+
+    async def reroute(self, bare: str, data: bytes) -> None:
+        """Find another way for a stanza whose session is gone: other sessions, the offline store, or back."""
+        stanza = parse_stanza(data)
+        if stanza.kind == "iq" and stanza.type in ("get", "set"):
+            self.bounce(stanza, StanzaError("service-unavailable"))
+        if stanza.kind != "message" or stanza.type not in _ONE_TO_ONE or stanza.to is None:
+            return
+        to = parse_jid(stanza.to)
+        if to.bare != bare:
+            return  # a carbon or another copy: its original is somewhere else
+        recipient = await self._server.users.load(to.local)
+        if recipient is None:
+            return
+        context = MessageContext(stanza, parse_jid(stanza.from_ or self.domain), to.bare_jid, None, None, recipient)
+        context.stored = True  # it has been through the archive
+        context.targets = self._targets(to.bare_jid, "chat")
+        if context.targets:
+            self.hand_out(context.targets, stanza)
+        else:
+            self._server.hooks.message_undelivered.run(context)

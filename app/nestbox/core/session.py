@@ -1,0 +1,169 @@
+"""A bound resource on this worker: what it is owed, and what it has sent that is not durable yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from nestbox.core.errors import StreamError
+from nestbox.core.jid import JID
+from nestbox.core.registry import Entry
+from nestbox.protocol.sm import AckQueue
+
+if TYPE_CHECKING:
+    from nestbox.core.users import User
+
+__all__ = ["Link", "Session", "Snapshot"]
+
+HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
+
+
+class Link(Protocol):
+    """The connection under a session, as far as the core needs it."""
+
+    def send_stanza(self, data: bytes) -> None:
+        """Frame canonical bytes and write them."""
+
+    def request_ack(self) -> None:
+        """Ask the client what it has handled (XEP-0198, section 4)."""
+
+    def send_ack(self, h: int) -> None:
+        """Tell the client what we have handled."""
+
+    def end(self, error: StreamError | None) -> None:
+        """Close the stream, with an error where given."""
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """A session on its way to another worker (XEP-0198 resumption)."""
+
+    sm_id: str
+    entry: Entry
+    received: int
+    queue: list[bytes]
+    acked: int
+    presence: bytes | None
+    interested: bool
+    blocking_pushes: bool
+    inactive: bool
+    directed: list[str]
+    detached_at: float
+
+
+class Session:
+    """One bound resource.
+
+    ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses outside
+    the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
+    ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
+    client is away and may resume; ``away_since`` is then the loop's time in seconds.
+    """
+
+    __slots__ = (
+        "ack_due",
+        "away_since",
+        "blocking_pushes",
+        "directed",
+        "ended",
+        "entry",
+        "full",
+        "held",
+        "interested",
+        "jid",
+        "link",
+        "pending",
+        "presence",
+        "received",
+        "sm",
+        "sm_id",
+        "user",
+    )
+
+    def __init__(self, user: User, entry: Entry, link: Link | None) -> None:
+        self.user = user
+        self.entry = entry
+        self.link = link
+        local, _, domain = entry.bare.partition("@")
+        self.jid = JID(local, domain, entry.resource)
+        self.full = str(self.jid)
+        self.presence: bytes | None = None
+        self.directed: set[str] | None = None
+        self.interested = False
+        self.blocking_pushes = False
+        self.held: deque[bytes] | None = None
+        self.ended = False
+        self.away_since = 0.0
+        # stream management (XEP-0198)
+        self.sm: AckQueue | None = None
+        self.sm_id: str | None = None
+        self.received = 0
+        self.pending: deque[tuple[int, int]] | None = None
+        self.ack_due = False
+
+    # towards the client
+
+    def send(self, data: bytes, urgent: bool = True) -> None:
+        """Send canonical bytes; what is not ``urgent`` may wait while the client is inactive."""
+        held = self.held
+        if held is not None:
+            held.append(data)
+            if not urgent and len(held) < HELD_MAX:
+                return
+            self.release()
+            return
+        self._emit(data)
+
+    def release(self) -> None:
+        """Send what was held back for an inactive client."""
+        held = self.held
+        while held:
+            self._emit(held.popleft())
+
+    def _emit(self, data: bytes) -> None:
+        if self.sm is not None:
+            self.sm.push(data)
+            self.ack_due = True
+        if self.link is not None:
+            self.link.send_stanza(data)
+
+    # from the client
+
+    def count(self, batch: int, committed: int) -> None:
+        """One more stanza is dealt with; it may be acknowledged once ``batch`` is durable (0: at once)."""
+        if self.sm is None:
+            return
+        self.received = (self.received + 1) & 0xFFFFFFFF
+        if batch > committed:
+            if self.pending is None:
+                self.pending = deque()
+            self.pending.append((self.received, batch))
+
+    def durable(self, committed: int) -> int:
+        """How many stanzas may be acknowledged now, modulo 2**32: everything before the first that is not durable."""
+        pending = self.pending
+        if pending:
+            while pending and pending[0][1] <= committed:
+                pending.popleft()
+            if pending:
+                return (pending[0][0] - 1) & 0xFFFFFFFF
+            self.pending = None
+        return self.received
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Everything another worker needs to go on in this session's place; ``now`` is Unix time in seconds."""
+        self.release()
+        return Snapshot(
+            sm_id=self.sm_id or "",
+            entry=self.entry,
+            received=self.received,
+            queue=self.sm.unacked() if self.sm else [],
+            acked=self.sm.acked if self.sm else 0,
+            presence=self.presence,
+            interested=self.interested,
+            blocking_pushes=self.blocking_pushes,
+            inactive=self.held is not None,
+            directed=sorted(self.directed or ()),
+            detached_at=now,
+        )

@@ -1,0 +1,115 @@
+"""What a worker remembers of the accounts it has to do with.
+
+The store is the truth. A changed account is read again on every worker (`Users.changed`, told over the bus), in
+place, so that sessions go on holding the same object.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from nestbox.store import Store
+
+__all__ = ["ABSENT", "User", "Users"]
+
+
+class User:
+    """An account of this server.
+
+    ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``, ``to``,
+    ``from``, ``both``, and is None until the roster was needed; ``archive`` is the MAM default (XEP-0313, section 7)
+    with its exceptions.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "archive",
+        "archive_always",
+        "archive_never",
+        "blocked",
+        "contacts",
+        "enabled",
+        "id",
+        "jid",
+        "username",
+    )
+
+    def __init__(self, username: str, domain: str) -> None:
+        self.id = 0
+        self.username = username
+        self.jid = f"{username}@{domain}"
+        self.enabled = True
+        self.blocked: frozenset[str] = frozenset()
+        self.contacts: dict[str, str] | None = None
+        self.archive = "always"
+        self.archive_always: frozenset[str] = frozenset()
+        self.archive_never: frozenset[str] = frozenset()
+
+
+ABSENT = User("", "")  # stands in the cache for a name that has no account
+
+
+class Users:
+    """A bounded cache of `User`. ``limit`` is a number of accounts; those with sessions are held whatever it says."""
+
+    def __init__(self, store: Store, domain: str, limit: int = 20_000) -> None:
+        self._store = store
+        self._domain = domain
+        self._limit = limit
+        self._recent: OrderedDict[str, User] = OrderedDict()
+        self._live: WeakValueDictionary[str, User] = WeakValueDictionary()
+
+    def peek(self, username: str) -> User | None:
+        """The account if it is in memory, `ABSENT` if it is known not to exist, None if the store must be asked."""
+        return self._recent.get(username) or self._live.get(username)
+
+    async def load(self, username: str) -> User | None:
+        """The account, from memory or the store; None if there is none. Raises StoreError."""
+        user = self.peek(username)
+        if user is None:
+            user = await self._read(username, None)
+        return None if user is ABSENT else user
+
+    async def contacts(self, user: User) -> dict[str, str]:
+        """The subscription states of the account's roster, read once."""
+        if user.contacts is None:
+            items = await self._store.roster.items(user.id)
+            user.contacts = {item.jid: item.subscription for item in items}
+        return user.contacts
+
+    async def changed(self, username: str) -> None:
+        """Read an account again if it is in memory: someone changed it, here or on another worker."""
+        user = self._recent.pop(username, None) or self._live.get(username)
+        if user is not None:
+            await self._read(username, None if user is ABSENT else user)
+
+    async def _read(self, username: str, user: User | None) -> User:
+        account = await self._store.accounts.get(username)
+        if account is None:
+            if user is not None:
+                user.enabled = False
+            self._live.pop(username, None)
+            return self._remember(username, ABSENT)
+        blocked = frozenset(await self._store.blocking.list(account.id))
+        prefs = await self._store.archive.prefs(account.id)
+        # Another task may have read it meanwhile; sessions must share one object.
+        user = user or self._live.get(username) or User(username, self._domain)
+        user.id = account.id
+        user.enabled = account.enabled
+        user.blocked = blocked
+        user.archive = prefs.default
+        user.archive_always = frozenset(prefs.always)
+        user.archive_never = frozenset(prefs.never)
+        user.contacts = None
+        self._live[username] = user
+        return self._remember(username, user)
+
+    def _remember(self, username: str, user: User) -> User:
+        self._recent[username] = user
+        self._recent.move_to_end(username)
+        while len(self._recent) > self._limit:
+            self._recent.popitem(last=False)
+        return user
