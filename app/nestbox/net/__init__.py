@@ -1,0 +1,1 @@
+"""The only place with sockets: TCP, WebSocket, the PROXY header and TLS."""
