@@ -123,10 +123,20 @@ class Session:
 
     def _emit(self, data: bytes) -> None:
         if self.sm is not None:
-            self.sm.push(data)
             self.ack_due = True
+            try:
+                self.sm.push(data)
+            except OverflowError:
+                self._overflow()
+                return
         if self.link is not None:
             self.link.send_stanza(data)
+
+    def _overflow(self) -> None:
+        """The client does not acknowledge: end the session, and let what it is owed find another way."""
+        self.away_since = float("-inf")
+        if self.link is not None:
+            self.link.end(StreamError("resource-constraint", "Too many stanzas wait for your acknowledgement."))
 
     # from the client
 

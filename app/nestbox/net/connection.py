@@ -1,0 +1,336 @@
+"""One client's connection: joins a transport, a stream and, after bind, a session.
+
+What arrives is handled at once as long as nobody must be asked; when the store or another worker must, the connection is busy,
+reading pauses if more comes, and the next stanza waits (RFC 6120, section 10.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nestbox.core.errors import StanzaError, StreamError
+from nestbox.core.jid import prepare_localpart
+from nestbox.protocol.stream import (
+    Ack,
+    AckRequest,
+    Authenticated,
+    BindRequest,
+    Closed,
+    Credentials,
+    EnableSm,
+    Lookup,
+    Nonza,
+    ResumeRequest,
+    StanzaReceived,
+    StartTls,
+    Stream,
+    StreamOptions,
+)
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+    from nestbox.core.session import Session
+    from nestbox.net.tls import TlsContext
+    from nestbox.net.transport import SocketTransport
+    from nestbox.wire.stanza import Stanza
+
+__all__ = ["Connection", "Connections"]
+
+_log = logging.getLogger("nestbox.c2s")
+PING_ANSWER_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Connections:
+    """What the connections of a worker share, and all of them."""
+
+    server: Server
+    options: StreamOptions
+    tls: TlsContext | None
+    open: set[Connection] = field(default_factory=set)
+
+    def accept(self, transport: SocketTransport) -> Connection:
+        """Start a connection on a transport (a `MakeReceiver`)."""
+        connection = Connection(self, transport)
+        if len(self.open) > self.server.config.limits.connections:
+            self.server.counts.limits_hit += 1
+            connection.end(StreamError("resource-constraint", "The server has no room for more connections."))
+        return connection
+
+    def tick(self) -> None:
+        """Close those that did not log in in time, ping the quiet ones, cut those that did not answer."""
+        limits = self.server.config.limits
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.open):
+            quiet = now - connection.heard
+            if connection.session is None:
+                if now - connection.opened > limits.login_seconds:
+                    connection.end(StreamError("connection-timeout", "Nobody logged in."))
+            elif quiet > limits.idle_seconds + PING_ANSWER_SECONDS:
+                connection.transport.abort()
+            elif quiet > limits.idle_seconds and not connection.pinged:
+                connection.ping()
+
+
+class Connection:
+    """The driver of one stream; it is the transport's receiver and the session's link.
+
+    ``heard`` and ``opened`` are loop times in seconds.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_clean",
+        "_paused",
+        "heard",
+        "opened",
+        "pinged",
+        "session",
+        "shared",
+        "stream",
+        "transport",
+        "username",
+    )
+
+    def __init__(self, shared: Connections, transport: SocketTransport) -> None:
+        self.shared = shared
+        self.transport = transport
+        tcp = transport.kind == "tcp"
+        binding = shared.tls.binding if tcp and transport.secure and shared.tls is not None else None
+        self.stream = Stream(
+            shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding
+        )
+        self.session: Session | None = None
+        self.username = ""
+        self.opened = self.heard = asyncio.get_running_loop().time()
+        self.pinged = False
+        self._busy = False
+        self._paused = False
+        self._clean = False
+        shared.open.add(self)
+
+    # the transport's receiver
+
+    def data_received(self, data: bytes) -> None:
+        """Handle bytes, or one text frame, of the client."""
+        self.heard = asyncio.get_running_loop().time()
+        self.pinged = False
+        self.shared.server.counts.bytes_in += len(data)
+        self.stream.feed(data)
+        if not self._busy:
+            self._pump()
+        elif not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self.shared.open.discard(self)
+        session, self.session = self.session, None
+        if session is not None and session.link is self:
+            self.shared.server.spawn(self.shared.server.connection_lost(session, self._clean))
+
+    def buffer_drained(self) -> None:
+        """The client reads again."""
+        if not self._busy:
+            self._pump()
+
+    # the session's link
+
+    def send_stanza(self, data: bytes) -> None:
+        """See Link.send_stanza."""
+        counts = self.shared.server.counts
+        counts.stanzas_out += 1
+        counts.bytes_out += len(data)
+        self.transport.write(self.stream.frame(data))
+
+    def request_ack(self) -> None:
+        """See Link.request_ack."""
+        self.transport.write(b"<r xmlns='urn:xmpp:sm:3'/>")
+
+    def send_ack(self, h: int) -> None:
+        """See Link.send_ack."""
+        self.transport.write(b"<a xmlns='urn:xmpp:sm:3' h='%d'/>" % h)
+
+    def end(self, error: StreamError | None) -> None:
+        """See Link.end."""
+        self._clean = True
+        self.stream.close(error)
+        self._flush()
+        self.transport.close()
+
+    def ping(self) -> None:
+        """Ask a quiet client for a sign of life (XEP-0199, section 4.1)."""
+        self.pinged = True
+        domain = self.shared.server.config.domain
+        ping = f"<iq type='get' id='ping' from='{domain}' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>"
+        self.session.send((ping % self.session.full.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")).encode())
+
+    # what the stream says
+
+    def _pump(self) -> None:
+        stream = self.stream
+        while (event := stream.next_event()) is not None:
+            waiting = self._handle(event)
+            if waiting is not None:
+                self._busy = True
+                self.shared.server.spawn(self._wait(waiting))
+                break
+        self._flush()
+
+    def _flush(self) -> None:
+        while data := self.stream.data_to_send():  # over WebSocket one frame a call
+            self.transport.write(data)
+
+    async def _wait(self, waiting: Coroutine[object, object, object]) -> None:
+        try:
+            await waiting
+        except StreamError as error:
+            self.end(error)
+        except Exception:
+            _log.exception("a client's request failed")
+            self.end(StreamError("internal-server-error"))
+        self._busy = False
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        self._pump()
+
+    def _handle(self, event: object) -> Coroutine[object, object, object] | None:
+        try:
+            if type(event) is StanzaReceived:
+                return self._stanza(event.stanza)
+            return _HANDLERS[type(event)](self, event)
+        except StreamError as error:
+            self.end(error)
+        except Exception:
+            _log.exception("a client's %s failed", type(event).__name__)
+            self.end(StreamError("internal-server-error"))
+        return None
+
+    def _stanza(self, stanza: Stanza) -> Coroutine[object, object, object] | None:
+        session = self.session
+        if session is None:
+            return None  # the session has ended under us; the stream is closing
+        server = self.shared.server
+        counts = server.counts
+        if stanza.kind == "message":
+            counts.messages_in += 1
+        elif stanza.kind == "presence":
+            counts.presences_in += 1
+        else:
+            counts.iqs_in += 1
+        outcome = server.router.from_client(session, stanza)
+        if not isinstance(outcome, int):
+            return self._stanza_later(session, outcome)
+        if session.sm is not None:
+            session.count(outcome, server.store.committer.committed)
+        return None
+
+    async def _stanza_later(self, session: Session, outcome: Coroutine[object, object, int]) -> None:
+        batch = await outcome
+        if session.sm is not None:
+            session.count(batch, self.shared.server.store.committer.committed)
+
+    def _start_tls(self, event: StartTls) -> None:
+        self._flush()
+        tls = self.shared.tls
+        self.transport.start_tls(tls.context)
+        self.stream.tls_established(tls.binding)
+
+    async def _lookup(self, event: Lookup) -> None:
+        account = None
+        try:
+            account = await self.shared.server.store.accounts.get(prepare_localpart(event.username))
+        except ValueError:
+            pass  # no account can have this name; the client is told no more than that the login failed
+        self.stream.credentials(Credentials(account.keys, account.enabled) if account is not None else None)
+
+    def _authenticated(self, event: Authenticated) -> None:
+        self.username = prepare_localpart(event.username)
+        self.shared.server.counts.logins += 1
+
+    async def _bind(self, event: BindRequest) -> None:
+        transport = self.transport
+        try:
+            session = await self.shared.server.bind(self, self.username, event.resource, transport.peer, transport.kind)
+        except StanzaError as error:
+            self.stream.bind_failed(error)
+            return
+        self.session = session
+        self.stream.bound(session.jid)
+        if self not in self.shared.open:  # the client left meanwhile
+            self.session = None
+            await self.shared.server.end_session(session)
+
+    async def _resume(self, event: ResumeRequest) -> None:
+        server = self.shared.server
+        session = await server.resume(self, self.username, event.previd, event.h)
+        if session is None:
+            self.stream.resume_failed("item-not-found")
+            return
+        self.session = session
+        self.stream.resumed(event.previd, session.durable(server.store.committer.committed))
+        self._flush()
+        for data in session.sm.unacked():
+            self.send_stanza(data)
+        session.release()
+        if self not in self.shared.open:
+            self.session = None
+            await server.connection_lost(session, clean=False)
+
+    def _enable_sm(self, event: EnableSm) -> None:
+        server = self.shared.server
+        sm_id = server.enable_sm(self.session, event.resume)
+        self.stream.sm_enabled(sm_id, server.config.limits.resume_seconds)
+
+    def _ack_request(self, event: AckRequest) -> None:
+        session = self.session
+        if session is None:
+            return
+        committer = self.shared.server.store.committer
+        h = session.durable(committer.committed)
+        if session.pending:
+            committer.when(session.pending[-1][1], self._ack_now)
+        else:
+            self.send_ack(h)
+
+    def _ack_now(self, durable: bool) -> None:
+        """What the client asked about is committed; a batch that could not be is never acknowledged as such."""
+        session = self.session
+        if session is not None:
+            self.send_ack(session.durable(self.shared.server.store.committer.committed))
+
+    def _ack(self, event: Ack) -> None:
+        if self.session is not None and self.session.sm is not None:
+            self.session.sm.ack(event.h)
+
+    def _nonza(self, event: Nonza) -> None:
+        handler = self.shared.server.nonzas.get(event.element.tag)
+        if handler is None:
+            raise StreamError("unsupported-stanza-type")
+        if self.session is not None:
+            handler(self.session, event.element)
+
+    def _closed(self, event: Closed) -> None:
+        self._clean = event.error is None or self._clean
+        self._flush()
+        self.transport.close()
+
+
+_HANDLERS = {
+    StartTls: Connection._start_tls,
+    Lookup: Connection._lookup,
+    Authenticated: Connection._authenticated,
+    BindRequest: Connection._bind,
+    ResumeRequest: Connection._resume,
+    EnableSm: Connection._enable_sm,
+    AckRequest: Connection._ack_request,
+    Ack: Connection._ack,
+    Nonza: Connection._nonza,
+    Closed: Connection._closed,
+}

@@ -1,0 +1,138 @@
+"""Wires one worker together, tells systemd how it is, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+
+from nestbox.bus import open_bus
+from nestbox.config import Config
+from nestbox.core.ids import IdSource
+from nestbox.core.server import TICK, Server
+from nestbox.http.app import serve_http
+from nestbox.modules import setup_all
+from nestbox.net.connection import Connections
+from nestbox.net.tcp import listen
+from nestbox.net.tls import TlsContext, TlsError
+from nestbox.net.transport import TransportOptions
+from nestbox.protocol.stream import StreamOptions
+from nestbox.store import StoreError, open_store
+
+__all__ = ["StartError", "run"]
+
+_log = logging.getLogger("nestbox.worker")
+
+
+class StartError(Exception):
+    """The worker cannot start; the message says why and what to do, in one sentence."""
+
+
+async def run(config: Config, worker: int) -> None:
+    """Run worker number ``worker`` until SIGTERM or SIGINT. Raises StartError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with AsyncExitStack() as stack:
+        try:
+            server, connections = await _start(config, worker, stack)
+        except (StoreError, TlsError, OSError) as error:
+            raise StartError(str(error)) from error
+        if connections.tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, _reload, connections.tls)
+        # What is there now stays: the collector need not look at it again, and forks of nothing share it.
+        gc.collect()
+        gc.freeze()
+        stack.enter_context(_Tasks(server.run_ticks(), _run_ticks(connections), _notify_watchdog()))
+        _log.info("worker is ready", extra={"fields": {"domain": config.domain}})
+        _notify("READY=1")
+        await stop.wait()
+        _notify("STOPPING=1")
+        await server.stop()
+
+
+async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Server, Connections]:
+    store = await open_store(config.database.url, config.database.replica_url, config.database.commit_window)
+    stack.push_async_callback(store.close)
+    await store.check_schema()
+    bus = open_bus(config.bus.url, worker)
+    server = Server(config, store, bus, IdSource(worker))
+    bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
+    bus.on_reconnect = lambda: server.spawn(server.registry.reload())
+    await bus.start(server.registry.receive)
+    stack.push_async_callback(bus.close)
+    await server.registry.reload()
+    setup_all(server)
+
+    tls = TlsContext(config.tls.certificate, config.tls.key) if config.tls.certificate else None
+    limits = config.limits
+    options = StreamOptions(
+        domain=config.domain,
+        starttls=tls is not None,
+        require_tls=config.tls.require,
+        plain_allowed=config.sasl.plain,
+        features_after_auth=list(server.stream_features),
+        max_bytes_before_auth=limits.stanza_bytes_before_login,
+        max_bytes=limits.stanza_bytes,
+    )
+    connections = Connections(server, options, tls)
+    transports = TransportOptions(max_buffer=limits.write_buffer_bytes)
+    for name, secure in (("c2s", False), ("c2s_tls", True)):
+        address = config.address(name, worker)
+        if address:
+            listener = await listen(
+                address, connections.accept, proxy=config.listen.proxy_protocol, secure=secure, options=transports
+            )
+            stack.callback(listener.close)
+    stack.push_async_callback(await serve_http(server, connections, transports, worker))
+    return server, connections
+
+
+class _Tasks:
+    """Tasks that run as long as the worker."""
+
+    def __init__(self, *coroutines: object) -> None:
+        self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _run_ticks(connections: Connections) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        connections.tick()
+
+
+def _reload(tls: TlsContext) -> None:
+    try:
+        tls.reload()
+        _log.info("the certificate was read again")
+    except TlsError as error:
+        _log.error("the new certificate is not used: %s", error)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); does nothing without it."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.connect("\0" + path[1:] if path[0] == "@" else path)
+            notify.send(state.encode())
+
+
+async def _notify_watchdog() -> None:
+    """Show systemd that the loop turns, three times as often as it asks."""
+    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
+    while microseconds:
+        _notify("WATCHDOG=1")
+        await asyncio.sleep(microseconds / 3_000_000)
