@@ -21,7 +21,7 @@ def _clock_ms() -> int:
 
 
 class IdSource:
-    """Gives the ids of one worker (0..31): always rising, even when the clock steps back or 2,048 ids fall in one ms."""
+    """Gives the ids of one worker (0..31): always rising, also when the clock steps back or a ms has 2,048 of them."""
 
     __slots__ = ("_clock", "_last_ms", "_sequence", "_worker")
 

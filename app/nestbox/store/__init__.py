@@ -1,1 +1,96 @@
-"""Accounts, rosters, archive and the rest on SQLite or MariaDB."""
+"""Accounts, rosters, archive and the rest, on SQLite or MariaDB behind the same functions."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, inspect
+
+from nestbox.store import migrations
+from nestbox.store.accounts import Account, Accounts
+from nestbox.store.archive import Archive, ArchiveRow, Page, Prefs
+from nestbox.store.blocking import Blocking
+from nestbox.store.committer import Committer
+from nestbox.store.database import Database
+from nestbox.store.errors import AccountExists, NoSuchAccount, StoreBusy, StoreError
+from nestbox.store.offline import Offline
+from nestbox.store.passwords import PasswordError, ScramKeys
+from nestbox.store.private import Private
+from nestbox.store.roster import Roster, RosterItem
+from nestbox.store.schema import REVISION
+from nestbox.store.vcards import Vcards
+from nestbox.store.writers import MariaWriter, SqliteWriter
+
+__all__ = [
+    "Account",
+    "AccountExists",
+    "ArchiveRow",
+    "NoSuchAccount",
+    "Page",
+    "PasswordError",
+    "Prefs",
+    "RosterItem",
+    "ScramKeys",
+    "Store",
+    "StoreBusy",
+    "StoreError",
+    "open_store",
+]
+
+
+class Store:
+    """One per process, on its event loop; made by `open_store`."""
+
+    def __init__(self, database: Database, commit_window: float) -> None:
+        self.database = database
+        self.accounts = Accounts(database)
+        self.roster = Roster(database)
+        self.archive = Archive(database)
+        self.offline = Offline(database)
+        self.vcards = Vcards(database)
+        self.private = Private(database)
+        self.blocking = Blocking(database)
+        writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
+        self.committer = Committer(writer, commit_window)
+
+    async def revision(self) -> str | None:
+        """The schema's revision; None when the database is empty."""
+        async with self.database.read() as connection:
+            return await connection.run_sync(migrations.current)
+
+    async def check_schema(self) -> None:
+        """Raise StoreError, with the cure, unless the schema is this release's."""
+        revision = await self.revision()
+        if revision != REVISION:
+            have = f"at revision {revision}" if revision else "empty"
+            raise StoreError(f"The database is {have}, this release needs {REVISION}: run nestboxctl migrate.")
+
+    async def migrate(self) -> None:
+        """Bring the schema to this release's revision and make the archive's partitions. Raises StoreError."""
+        async with self.database.write() as connection:
+            await connection.run_sync(_upgrade)
+        await self.archive.maintain()
+
+    async def ping(self) -> None:
+        """Raise StoreError unless the database answers."""
+        await self.database.ping()
+
+    async def close(self) -> None:
+        """Write what waits and end all connections."""
+        await self.committer.close()
+        await self.database.close()
+
+
+def _upgrade(connection: Connection) -> None:
+    revision = migrations.current(connection)
+    if revision is None and inspect(connection).get_table_names():
+        raise StoreError("The database has tables that are not Nestbox's: give Nestbox a database of its own.")
+    if revision is not None and revision > REVISION:
+        raise StoreError(f"The database is at revision {revision}, newer than this release knows ({REVISION}).")
+    migrations.upgrade(connection)
+
+
+async def open_store(url: str, commit_window: float = 0.02) -> Store:
+    """Open ``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds.
+
+    Nothing is connected yet. Raises StoreError for another URL.
+    """
+    return Store(Database(url), commit_window)

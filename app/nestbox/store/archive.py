@@ -1,0 +1,203 @@
+"""The message archive (XEP-0313): read by its primary key, kept in monthly partitions on MariaDB.
+
+Rows are put in by the committer. Ids are those of `nestbox.core.ids`, so time filters and retention are ranges of ids.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from nestbox.core.ids import id_to_ms, ms_to_id
+from nestbox.store import partitions
+from nestbox.store.database import Database
+from nestbox.store.schema import accounts, archive, archive_prefs
+from nestbox.store.upsert import upsert
+
+__all__ = ["Archive", "ArchiveRow", "Maintained", "Page", "Prefs"]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class ArchiveRow:
+    """A message: its id, which is the MAM id, and the stanza."""
+
+    id: int
+    stanza: bytes
+
+
+@dataclass(slots=True)
+class Page:
+    """Rows in the order of time; ``complete`` says that nothing follows in the direction of paging."""
+
+    rows: list[ArchiveRow]
+    complete: bool
+
+
+@dataclass(slots=True)
+class Prefs:
+    """What is archived (XEP-0441): ``default`` is always, never or roster; the lists are bare JIDs."""
+
+    default: str = "always"
+    always: list[str] = field(default_factory=list)
+    never: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Maintained:
+    """What a maintenance run did: partitions made and dropped (MariaDB), rows deleted one by one."""
+
+    created: list[str]
+    dropped: list[str]
+    deleted: int
+
+
+class Archive:
+    """Every method may raise StoreError. ``owner`` is the id of the account whose archive it is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def query(
+        self,
+        owner: int,
+        *,
+        with_: str | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        after: int | None = None,
+        before: int | None = None,
+        ids: Sequence[int] | None = None,
+        limit: int = 50,
+        backward: bool = False,
+    ) -> Page:
+        """One page. ``start`` and ``end`` are Unix milliseconds, inclusive; ``after`` and ``before`` are ids, exclusive.
+
+        ``with_`` is a bare JID; ``backward`` takes the last ``limit`` rows of what matches, the first otherwise.
+        """
+        if limit <= 0:
+            return Page([], False)
+        query = page_query(_where(owner, with_, start, end, after, before, ids), limit, backward)
+        async with self._database.read() as connection:
+            rows = [ArchiveRow(row.id, row.stanza) for row in await connection.execute(query)]
+        complete = len(rows) <= limit
+        del rows[limit:]
+        if backward:
+            rows.reverse()
+        return Page(rows, complete)
+
+    async def count(
+        self, owner: int, *, with_: str | None = None, start: int | None = None, end: int | None = None
+    ) -> int:
+        """How many rows match."""
+        where = _where(owner, with_, start, end, None, None, None)
+        async with self._database.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(archive).where(*where))).scalar_one()
+
+    async def ends(self, owner: int) -> tuple[int, int] | None:
+        """The ids of the first and the last row; None for an empty archive."""
+        query = select(func.min(archive.c.id), func.max(archive.c.id)).where(archive.c.owner == owner)
+        async with self._database.read() as connection:
+            first, last = (await connection.execute(query)).one()
+        return None if first is None else (first, last)
+
+    async def prefs(self, owner: int) -> Prefs:
+        """The account's preferences, or the defaults."""
+        query = select(archive_prefs.c.prefs_json).where(archive_prefs.c.user_id == owner)
+        async with self._database.read() as connection:
+            raw = (await connection.execute(query)).scalar_one_or_none()
+        return Prefs() if raw is None else Prefs(**json.loads(raw))
+
+    async def set_prefs(self, owner: int, prefs: Prefs) -> None:
+        """Replace the account's preferences."""
+        value = {"default": prefs.default, "always": list(prefs.always), "never": list(prefs.never)}
+        row = {"user_id": owner, "prefs_json": json.dumps(value, ensure_ascii=False).encode()}
+        async with self._database.write() as connection:
+            await connection.execute(upsert(self._database.kind, archive_prefs, row))
+
+    async def totals(self) -> tuple[int, int | None]:
+        """About how many rows there are (exactly on SQLite), and the Unix milliseconds of the oldest; None if empty."""
+        async with self._database.read() as connection:
+            if self._database.kind == "mariadb":
+                rows = await partitions.row_estimate(connection)
+            else:
+                rows = (await connection.execute(select(func.count()).select_from(archive))).scalar_one()
+            # The first row of each account is one step in the index; there is no index on the id alone.
+            first = select(func.min(archive.c.id)).where(archive.c.owner == accounts.c.id).scalar_subquery()
+            oldest = (await connection.execute(select(func.min(first)))).scalar_one()
+        return rows, None if oldest is None else id_to_ms(oldest)
+
+    async def maintain(self, months_ahead: int = 2, retention_days: int = 0, now_ms: int | None = None) -> Maintained:
+        """Keep partitions ready for the coming months and remove what is older than ``retention_days`` (0: nothing).
+
+        Runs beside the workers. Whole months go by dropping their partition, the rest in short transactions.
+        """
+        now_ms = now_ms or time.time_ns() // 1_000_000
+        cutoff = ms_to_id(now_ms - retention_days * _DAY_MS) if retention_days else None
+        done = Maintained([], [], 0)
+        if self._database.kind == "mariadb":
+            async with self._database.write() as connection:
+                done.created = await partitions.extend(connection, now_ms, months_ahead)
+                if cutoff is not None:
+                    done.dropped = await partitions.drop(connection, cutoff)
+        if cutoff is not None:
+            done.deleted = await self._expire(cutoff)
+        return done
+
+    async def _expire(self, cutoff: int) -> int:
+        async with self._database.read() as connection:
+            owners = await _owners(connection)
+        deleted = 0
+        for start in range(0, len(owners), 50):
+            async with self._database.write() as connection:
+                for owner in owners[start : start + 50]:
+                    expired = delete(archive).where(archive.c.owner == owner, archive.c.id < cutoff)
+                    deleted += (await connection.execute(expired)).rowcount
+        return deleted
+
+
+async def _owners(connection: AsyncConnection) -> list[int]:
+    query = select(func.min(archive.c.owner))
+    found = []
+    owner = (await connection.execute(query)).scalar_one()
+    while owner is not None:  # a jump in the index for each owner, not a scan
+        found.append(owner)
+        owner = (await connection.execute(query.where(archive.c.owner > owner))).scalar_one()
+    return found
+
+
+def _where(
+    owner: int,
+    with_: str | None,
+    start: int | None,
+    end: int | None,
+    after: int | None,
+    before: int | None,
+    ids: Sequence[int] | None,
+) -> list[ColumnElement[bool]]:
+    where = [archive.c.owner == owner]
+    if with_ is not None:
+        where.append(archive.c.peer == with_)
+    if start is not None:
+        where.append(archive.c.id >= ms_to_id(start))
+    if end is not None:
+        where.append(archive.c.id < ms_to_id(end + 1))
+    if after is not None:
+        where.append(archive.c.id > after)
+    if before is not None:
+        where.append(archive.c.id < before)
+    if ids is not None:
+        where.append(archive.c.id.in_(ids))
+    return where
+
+
+def page_query(where: Sequence[ColumnElement[bool]], limit: int, backward: bool) -> Select[tuple[int, bytes]]:
+    """One row more than the page has, to know whether it is the last."""
+    order = archive.c.id.desc() if backward else archive.c.id.asc()
+    return select(archive.c.id, archive.c.stanza).where(*where).order_by(order).limit(limit + 1)

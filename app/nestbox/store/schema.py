@@ -1,0 +1,166 @@
+"""The tables, the same on SQLite and MariaDB.
+
+Addresses and names are compared byte by byte (they are prepared before they come here): TEXT on SQLite, VARBINARY on
+MariaDB, which lets even the longest JID be a key. Every table that holds an account's data says so by ``info`` on the
+column with the account's id, so that deleting an account cannot forget a table.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table
+from sqlalchemy import Text as SqlText
+from sqlalchemy.dialects.mysql import MEDIUMBLOB, VARBINARY
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+__all__ = ["REVISION", "metadata"]
+
+REVISION = "0001"  # the newest migration; a test holds it and the tables below to what the migrations make
+
+LOCAL_BYTES = 1023  # RFC 7622, section 3.3
+BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
+FULL_JID_BYTES = 3060  # with the account id as long as an InnoDB key may be; RFC 7622 allows 3071
+
+
+class Name(TypeDecorator[str]):
+    """Text compared by its UTF-8 bytes, of at most ``length`` bytes."""
+
+    impl = SqlText
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+        return dialect.type_descriptor(SqlText() if dialect.name == "sqlite" else VARBINARY(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> object:
+        return value if value is None or dialect.name == "sqlite" else value.encode()
+
+    def process_result_value(self, value: object, dialect: Dialect) -> str | None:
+        return value.decode() if isinstance(value, bytes) else value  # type: ignore[return-value]
+
+
+# SQLite gives rowids to INTEGER keys only.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+Blob = LargeBinary().with_variant(MEDIUMBLOB(), "mysql")  # up to 16 MiB; a stanza has at most 256 KiB
+
+metadata = MetaData(naming_convention={"fk": "%(table_name)s_%(column_0_name)s_fk"})
+OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_row_format": "DYNAMIC"}
+
+
+def account_id(*, primary_key: bool = False) -> Column[int]:
+    """The column that says whose row it is."""
+    return Column(
+        "user_id", Id, ForeignKey("accounts.id"), primary_key=primary_key, nullable=False, info={"account": True}
+    )
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True, info={"account": True}),
+    Column("username", Name(LOCAL_BYTES), nullable=False, unique=True),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("created", BigInteger, nullable=False),  # Unix time in seconds
+    Column("last_seen", BigInteger),  # Unix time in seconds of the last logout (XEP-0012)
+    Column("last_status", Name(1024)),
+    Column("roster_ver", BigInteger, nullable=False, default=0),
+    Column("roster_floor", BigInteger, nullable=False, default=0),  # removals up to here are forgotten
+    sqlite_autoincrement=True,  # a deleted account's id must never come back
+    **OPTIONS,
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    account_id(primary_key=True),
+    Column("hash", Name(16), primary_key=True),  # SHA-1, SHA-256, SHA-512
+    Column("salt", LargeBinary(64).with_variant(VARBINARY(64), "mysql"), nullable=False),
+    Column("iterations", Integer, nullable=False),
+    Column("stored_key", LargeBinary(64).with_variant(VARBINARY(64), "mysql"), nullable=False),
+    Column("server_key", LargeBinary(64).with_variant(VARBINARY(64), "mysql"), nullable=False),
+    **OPTIONS,
+)
+
+roster = Table(
+    "roster",
+    metadata,
+    account_id(primary_key=True),
+    Column("jid", Name(BARE_JID_BYTES), primary_key=True),
+    Column("name", Blob, nullable=False),  # UTF-8
+    Column("subscription", Name(8), nullable=False),  # none, to, from, both; remove: was removed at `ver`
+    Column("ask", Boolean, nullable=False),
+    Column("approved", Boolean, nullable=False),
+    Column("groups_json", Blob, nullable=False),
+    Column("ver", BigInteger, nullable=False),
+    Index("roster_ver", "user_id", "ver"),
+    **OPTIONS,
+)
+
+roster_requests = Table(
+    "roster_requests",
+    metadata,
+    account_id(primary_key=True),
+    Column("jid", Name(BARE_JID_BYTES), primary_key=True),
+    Column("presence", Blob, nullable=False),
+    **OPTIONS,
+)
+
+# No foreign key on the two tables of the hot path: MariaDB forbids it on partitioned tables (error 1506), and a message
+# that races with a deletion must not fail the batch it is in.
+archive = Table(
+    "archive",
+    metadata,
+    Column("owner", Id, primary_key=True, autoincrement=False, info={"account": True}),
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("peer", Name(BARE_JID_BYTES), nullable=False),
+    Column("stanza", Blob, nullable=False),
+    Index("archive_peer", "owner", "peer", "id"),
+    sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+offline = Table(
+    "offline",
+    metadata,
+    Column("user_id", Id, primary_key=True, autoincrement=False, info={"account": True}),
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("stanza", Blob, nullable=False),
+    sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+archive_prefs = Table(
+    "archive_prefs",
+    metadata,
+    account_id(primary_key=True),
+    Column("prefs_json", Blob, nullable=False),
+    **OPTIONS,
+)
+
+vcards = Table(
+    "vcards",
+    metadata,
+    account_id(primary_key=True),
+    Column("xml", Blob, nullable=False),
+    **OPTIONS,
+)
+
+private = Table(
+    "private",
+    metadata,
+    account_id(primary_key=True),
+    Column("name", Name(512), primary_key=True),
+    Column("xml", Blob, nullable=False),
+    **OPTIONS,
+)
+
+blocking = Table(
+    "blocking",
+    metadata,
+    account_id(primary_key=True),
+    Column("jid", Name(FULL_JID_BYTES), primary_key=True),
+    **OPTIONS,
+)

@@ -1,0 +1,235 @@
+"""The raw driver statements behind the committer, one writer for each database.
+
+A writer owns one connection. `write` returns when the batch is durable, with the rows that the database refused for
+what they hold; it raises Away when nothing is known to be written and the batch should be tried again. A row that is
+there already, the same, was written by a try whose answer got lost, and counts as written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import asyncmy
+from asyncmy import errors
+from sqlalchemy import URL
+
+from nestbox.store.database import SQL_MODE, sqlite_pragmas
+
+__all__ = ["Away", "Batch", "MariaWriter", "Refused", "SqliteWriter", "Writer"]
+
+Row = tuple[Any, ...]
+Refused = tuple[str, int, int, str]  # table, owner, id, reason
+_STATEMENT_BYTES = 1024 * 1024  # far below MariaDB's max_allowed_packet of 16 MiB
+_DUPLICATE = 1062
+_REFUSED = (errors.IntegrityError, errors.DataError)
+
+
+class Away(Exception):
+    """The database cannot be written to now."""
+
+
+class Batch:
+    """Rows that are committed together: (owner, id, peer, stanza) and (user_id, id, stanza)."""
+
+    __slots__ = ("archive", "bytes", "offline", "rows")
+
+    def __init__(self) -> None:
+        self.archive: list[Row] = []
+        self.offline: list[Row] = []
+        self.rows = 0
+        self.bytes = 0
+
+
+class Writer(Protocol):
+    """Writes batches, one at a time."""
+
+    async def write(self, batch: Batch) -> list[Refused]:
+        """Commit a batch and return the rows refused. Raises Away."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+_INSERT = {
+    "archive": "INSERT INTO archive (owner, id, peer, stanza) VALUES (?, ?, ?, ?)",
+    "offline": "INSERT INTO offline (user_id, id, stanza) VALUES (?, ?, ?)",
+}
+_SAME = {
+    "archive": "SELECT 1 FROM archive WHERE owner = ? AND id = ? AND peer = ? AND stanza = ?",
+    "offline": "SELECT 1 FROM offline WHERE user_id = ? AND id = ? AND stanza = ?",
+}
+
+
+class SqliteWriter:
+    """A connection in a thread of its own; the writers of all workers queue for the file's lock."""
+
+    def __init__(self, url: URL) -> None:
+        self._path = url.database or ":memory:"
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
+
+    async def write(self, batch: Batch) -> list[Refused]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown()
+
+    def _write(self, batch: Batch) -> list[Refused]:
+        try:
+            connection = self._connection or self._connect()
+            try:
+                return self._transaction(connection, batch, self._all)
+            except sqlite3.IntegrityError:
+                return self._transaction(connection, batch, self._each)
+        except sqlite3.Error as error:
+            raise Away(f"SQLite: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        for pragma in sqlite_pragmas():
+            connection.execute(pragma)
+        self._connection = connection
+        return connection
+
+    def _transaction(
+        self, connection: sqlite3.Connection, batch: Batch, insert: Callable[[str, list[Row]], list[Refused]]
+    ) -> list[Refused]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            refused = insert("archive", batch.archive) + insert("offline", batch.offline)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return refused
+
+    def _all(self, table: str, rows: list[Row]) -> list[Refused]:
+        if rows:
+            self._connection.executemany(_INSERT[table], rows)
+        return []
+
+    def _each(self, table: str, rows: list[Row]) -> list[Refused]:
+        refused = []
+        for row in rows:
+            try:
+                self._connection.execute(_INSERT[table], row)
+            except sqlite3.IntegrityError as error:
+                if not self._connection.execute(_SAME[table], row).fetchone():
+                    refused.append((table, row[0], row[1], str(error)))
+        return refused
+
+
+class MariaWriter:
+    """A connection in autocommit: a batch of one statement, the usual one, is one round trip."""
+
+    def __init__(self, url: URL) -> None:
+        query = dict(url.query)
+        self._options = {
+            "user": url.username,
+            "password": url.password or "",
+            "database": url.database,
+            "autocommit": True,
+            "charset": "utf8mb4",
+            "connect_timeout": 10,
+            "read_timeout": 30,
+            "init_command": SQL_MODE,
+        }
+        if "unix_socket" in query:
+            self._options["unix_socket"] = query["unix_socket"]
+        else:
+            self._options |= {"host": url.host or "localhost", "port": url.port or 3306}
+        self._connection: Any = None
+
+    async def write(self, batch: Batch) -> list[Refused]:
+        statements = _statements("archive", batch.archive) + _statements("offline", batch.offline)
+        try:
+            if self._connection is None:
+                self._connection = await asyncmy.connect(**self._options)
+            try:
+                await self._all(statements)
+                return []
+            except _REFUSED:
+                return await self._each(batch)
+        except (errors.MySQLError, OSError, EOFError, TimeoutError) as error:
+            await self._drop()
+            raise Away(f"MariaDB: {error}") from error
+        except BaseException:
+            await self._drop()  # an answer may still be on its way
+            raise
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.ensure_closed()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def _all(self, statements: Sequence[str]) -> None:
+        if len(statements) == 1:
+            await self._connection.query(statements[0])
+            return
+        await self._connection.query("BEGIN")
+        for statement in statements:
+            await self._connection.query(statement)
+        await self._connection.query("COMMIT")
+
+    async def _each(self, batch: Batch) -> list[Refused]:
+        await self._connection.query("ROLLBACK")
+        await self._connection.query("BEGIN")
+        refused = await self._halves("archive", batch.archive) + await self._halves("offline", batch.offline)
+        await self._connection.query("COMMIT")
+        return refused
+
+    async def _halves(self, table: str, rows: list[Row]) -> list[Refused]:
+        """Insert rows, parting them until the refused ones stand alone; a failed statement leaves no row behind."""
+        if not rows:
+            return []
+        try:
+            for statement in _statements(table, rows):
+                await self._connection.query(statement)
+            return []
+        except _REFUSED as error:
+            if len(rows) == 1:
+                row = rows[0]
+                if error.args[0] == _DUPLICATE and await self._is_same(table, row):
+                    return []
+                return [(table, row[0], row[1], str(error.args[-1]))]
+        middle = len(rows) // 2
+        return await self._halves(table, rows[:middle]) + await self._halves(table, rows[middle:])
+
+    async def _is_same(self, table: str, row: Row) -> bool:
+        owner = "owner" if table == "archive" else "user_id"
+        await self._connection.query(
+            f"SELECT 1 FROM {table} WHERE {owner} = {row[0]:d} AND id = {row[1]:d} AND stanza = x'{row[-1].hex()}'"
+        )
+        return bool(self._connection._result.rows)
+
+
+def _statements(table: str, rows: list[Row]) -> list[str]:
+    """Multi-row INSERTs. Text and bytes go as hexadecimal literals: nothing to escape, quick to make."""
+    if table == "archive":
+        head = "INSERT INTO archive (owner, id, peer, stanza) VALUES "
+        values = [f"({row[0]:d},{row[1]:d},x'{row[2].encode().hex()}',x'{row[3].hex()}')" for row in rows]
+    else:
+        head = "INSERT INTO offline (user_id, id, stanza) VALUES "
+        values = [f"({row[0]:d},{row[1]:d},x'{row[2].hex()}')" for row in rows]
+    statements: list[str] = []
+    start = size = 0
+    for index, value in enumerate(values):
+        if size + len(value) > _STATEMENT_BYTES and index > start:
+            statements.append(head + ",".join(values[start:index]))
+            start, size = index, 0
+        size += len(value)
+    if start < len(values):
+        statements.append(head + ",".join(values[start:]))
+    return statements
