@@ -16,7 +16,23 @@ if TYPE_CHECKING:
     from nestbox.bus.base import Bus
     from nestbox.core.session import Session
 
-__all__ = ["KEY", "Account", "Claim", "Claimed", "Deliver", "Drop", "Entry", "Kick", "Offline", "Probe", "Put", "Registry", "encode"]
+__all__ = [
+    "KEY",
+    "Account",
+    "Broadcast",
+    "Claim",
+    "Claimed",
+    "Deliver",
+    "Drop",
+    "Entry",
+    "Kick",
+    "Offline",
+    "Probe",
+    "Push",
+    "Put",
+    "Registry",
+    "encode",
+]
 
 KEY = "sessions"
 _log = logging.getLogger("nestbox.registry")
@@ -68,11 +84,34 @@ class Deliver(msgspec.Struct, tag="deliver", array_like=True):
     urgent: bool
 
 
+class Broadcast(msgspec.Struct, tag="broadcast", array_like=True):
+    """A presence of ``sender`` without ``to``, for the available sessions of these bare JIDs on the receiving worker."""
+
+    bares: list[str]
+    sender: str
+    data: bytes
+
+
 class Probe(msgspec.Struct, tag="probe", array_like=True):
-    """Someone who may see it asks for the presence of ``bare`` (RFC 6121, section 4.3)."""
+    """Send ``asker`` (a full or bare JID that may see it) the presence of these bare JIDs (RFC 6121, section 4.3).
+
+    Whoever blocks the asker stays silent, unless ``forced``: its block list was changed a moment ago.
+    """
+
+    bares: list[str]
+    asker: str
+    forced: bool = False
+
+
+class Push(msgspec.Struct, tag="push", array_like=True):
+    """A stanza without ``to`` for all sessions of ``bare`` that asked for this kind of news.
+
+    ``what`` is the attribute of `Session` that says so: ``interested`` or ``blocking_pushes``.
+    """
 
     bare: str
-    asker: str
+    data: bytes
+    what: str
 
 
 class Kick(msgspec.Struct, tag="kick", array_like=True):
@@ -111,7 +150,7 @@ class Claimed(msgspec.Struct, tag="claimed", array_like=True):
     found: bool
 
 
-Op = Put | Drop | Deliver | Probe | Kick | Account | Offline | Claim | Claimed
+Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Offline | Claim | Claimed
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode

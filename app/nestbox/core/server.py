@@ -21,6 +21,7 @@ from nestbox.core.router import Router
 from nestbox.core.session import Link, Session, Snapshot
 from nestbox.core.users import Users
 from nestbox.protocol.sm import AckQueue
+from nestbox.wire.stanza import readdress
 
 if TYPE_CHECKING:
     from nestbox.bus.base import Bus
@@ -80,6 +81,7 @@ class Server:
         self._by_sm_id: dict[str, Session] = {}
         for op, handler in (
             (reg.Deliver, self.router.delivered),
+            (reg.Push, self._push),
             (reg.Kick, self._kick),
             (reg.Account, lambda op: self.spawn(self._account_changed(op.username))),
             (reg.Claim, lambda op: self.spawn(self._give_away(op))),
@@ -165,6 +167,14 @@ class Server:
             await self.end_session(session)
         else:
             session.away_since = asyncio.get_running_loop().time()
+
+    def _push(self, op: reg.Push) -> None:
+        if op.what == "interested":
+            self.users.roster_changed(op.bare)
+        for entry in self.registry.of(op.bare).values():
+            session = self.registry.sessions.get(entry.jid)
+            if session is not None and getattr(session, op.what):
+                session.send(readdress(op.data, session.full))
 
     async def _account_changed(self, username: str) -> None:
         await self.users.changed(username)

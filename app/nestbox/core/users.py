@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
+    from nestbox.core.jid import JID
     from nestbox.store import Store
 
 __all__ = ["ABSENT", "User", "Users"]
@@ -19,9 +20,9 @@ __all__ = ["ABSENT", "User", "Users"]
 class User:
     """An account of this server.
 
-    ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``, ``to``,
-    ``from``, ``both``, and is None until the roster was needed; ``archive`` is the MAM default (XEP-0313, section 7)
-    with its exceptions.
+    ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``,
+    ``to``, ``from``, ``both``, and is None until the roster was needed, while ``roster_epoch`` counts its changes;
+    ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class User:
         "enabled",
         "id",
         "jid",
+        "roster_epoch",
         "username",
     )
 
@@ -44,9 +46,19 @@ class User:
         self.enabled = True
         self.blocked: frozenset[str] = frozenset()
         self.contacts: dict[str, str] | None = None
+        self.roster_epoch = 0
         self.archive = "always"
         self.archive_always: frozenset[str] = frozenset()
         self.archive_never: frozenset[str] = frozenset()
+
+    def blocks(self, jid: JID) -> bool:
+        """Whether the account has blocked an address (XEP-0191, section 2); never itself."""
+        blocked = self.blocked
+        if not blocked or jid.bare == self.jid:
+            return False
+        if str(jid) in blocked or jid.bare in blocked or jid.domain in blocked:
+            return True
+        return bool(jid.resource) and f"{jid.domain}/{jid.resource}" in blocked
 
 
 ABSENT = User("", "")  # stands in the cache for a name that has no account
@@ -59,6 +71,7 @@ class Users:
         self._store = store
         self._domain = domain
         self._limit = limit
+        self._changes = 0  # of any account, to notice one while an account is being read
         self._recent: OrderedDict[str, User] = OrderedDict()
         self._live: WeakValueDictionary[str, User] = WeakValueDictionary()
 
@@ -75,26 +88,40 @@ class Users:
 
     async def contacts(self, user: User) -> dict[str, str]:
         """The subscription states of the account's roster, read once."""
-        if user.contacts is None:
+        while user.contacts is None:
+            epoch = user.roster_epoch
             items = await self._store.roster.items(user.id)
-            user.contacts = {item.jid: item.subscription for item in items}
+            if user.roster_epoch == epoch:  # else it was changed while we read
+                user.contacts = {item.jid: item.subscription for item in items}
         return user.contacts
+
+    def roster_changed(self, bare: str) -> None:
+        """Forget what is remembered of a roster: someone changed it, here or on another worker."""
+        user = self.peek(bare.partition("@")[0])
+        if user is not None:
+            user.roster_epoch += 1
+            user.contacts = None
 
     async def changed(self, username: str) -> None:
         """Read an account again if it is in memory: someone changed it, here or on another worker."""
+        self._changes += 1
         user = self._recent.pop(username, None) or self._live.get(username)
         if user is not None:
             await self._read(username, None if user is ABSENT else user)
 
     async def _read(self, username: str, user: User | None) -> User:
-        account = await self._store.accounts.get(username)
+        changes = -1
+        while changes != self._changes:
+            changes = self._changes
+            account = await self._store.accounts.get(username)
+            if account is not None:
+                blocked = frozenset(await self._store.blocking.list(account.id))
+                prefs = await self._store.archive.prefs(account.id)
         if account is None:
             if user is not None:
                 user.enabled = False
             self._live.pop(username, None)
             return self._remember(username, ABSENT)
-        blocked = frozenset(await self._store.blocking.list(account.id))
-        prefs = await self._store.archive.prefs(account.id)
         # Another task may have read it meanwhile; sessions must share one object.
         user = user or self._live.get(username) or User(username, self._domain)
         user.id = account.id
@@ -103,6 +130,7 @@ class Users:
         user.archive = prefs.default
         user.archive_always = frozenset(prefs.always)
         user.archive_never = frozenset(prefs.never)
+        user.roster_epoch += 1
         user.contacts = None
         self._live[username] = user
         return self._remember(username, user)
