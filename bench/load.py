@@ -1,0 +1,217 @@
+"""A small XMPP client for many sessions in one process: just enough to log in, be present and chat.
+
+It speaks to any server: plain TCP, a Unix socket with the PROXY header that HAProxy would send, or WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+__all__ = ["Client", "chat", "cpu_seconds", "log_in", "pss_kib"]
+
+# PROXY protocol v2, command PROXY, TCP over IPv4, 127.0.0.1:1 -> 127.0.0.1:5223.
+PROXY = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x14\x67"
+_SENT = re.compile(rb"<body>(\d+) ")
+
+
+class Client(asyncio.Protocol):
+    """One session. ``on_message(sent)`` is called per message with the time, in nanoseconds, that its body carries."""
+
+    def __init__(self, user: str, domain: str, *, websocket: bool, proxy: bool) -> None:
+        self.user = user
+        self.domain = domain
+        self.websocket = websocket
+        self.proxy = proxy
+        self.on_message: Callable[[int], None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._waiting: tuple[re.Pattern[bytes], asyncio.Future[re.Match[bytes]]] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Send the PROXY header where one is expected."""
+        self._transport = transport
+        if self.proxy:
+            transport.write(PROXY)
+
+    def data_received(self, data: bytes) -> None:
+        """Count messages, or look for what the log-in waits for."""
+        if self.on_message is not None:
+            for sent in _SENT.findall(data):
+                self.on_message(int(sent))
+            return
+        self._buffer += data
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A lost session spoils a measurement: say so at once."""
+        if self._waiting is not None and not self._waiting[1].done():
+            self._waiting[1].set_exception(ConnectionError(f"{self.user}: the server closed the connection: {self._buffer!r}"))
+
+    def _look(self) -> None:
+        if self._waiting is None:
+            return
+        pattern, future = self._waiting
+        match = pattern.search(self._buffer)
+        if match is not None and not future.done():
+            self._buffer = self._buffer[match.end() :]
+            self._waiting = None
+            future.set_result(match)
+
+    async def expect(self, pattern: bytes) -> re.Match[bytes]:
+        """Wait for bytes that match. Raises TimeoutError after 60 s, ConnectionError when the server hangs up."""
+        future: asyncio.Future[re.Match[bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting = (re.compile(pattern, re.DOTALL), future)
+        self._look()
+        return await asyncio.wait_for(future, 60)
+
+    def send(self, text: str) -> None:
+        """Send text; over WebSocket in one masked frame (RFC 6455, section 5.2), with a mask of zeros."""
+        data = text.encode()
+        if self.websocket:
+            length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
+            data = b"\x81" + length + b"\0\0\0\0" + data
+        self._transport.write(data)
+
+    def send_stanza(self, stanza: str) -> None:
+        """Send a stanza written for TCP; over WebSocket it gets its namespace."""
+        if self.websocket:
+            end = stanza.index(" ")
+            stanza = f'{stanza[:end]} xmlns="jabber:client"{stanza[end:]}'
+        self.send(stanza)
+
+    async def upgrade(self) -> None:
+        """Turn the HTTP connection into a WebSocket."""
+        key = base64.b64encode(secrets.token_bytes(16)).decode()
+        self._transport.write(
+            f"GET /xmpp-websocket HTTP/1.1\r\nHost: {self.domain}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n".encode()
+        )
+        await self.expect(rb"HTTP/1.1 101.*?\r\n\r\n")
+
+    def open_stream(self) -> None:
+        """Open, or open again, the XMPP stream."""
+        if self.websocket:
+            self.send(f'<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="{self.domain}" version="1.0"/>')
+        else:
+            self.send(
+                f"<?xml version='1.0'?><stream:stream to='{self.domain}' version='1.0' xmlns='jabber:client' "
+                "xmlns:stream='http://etherx.jabber.org/streams'>"
+            )
+
+    async def authenticate(self, password: str) -> None:
+        """SCRAM-SHA-1 (RFC 5802)."""
+        self.open_stream()
+        await self.expect(rb"</stream:features>|</features>")
+        nonce = secrets.token_hex(8)
+        first = f"n={self.user},r={nonce}"
+        sasl = "urn:ietf:params:xml:ns:xmpp-sasl"
+        self.send(f"<auth xmlns='{sasl}' mechanism='SCRAM-SHA-1'>{_base64('n,,' + first)}</auth>")
+        challenge = base64.b64decode((await self.expect(rb"<challenge[^>]*>([^<]*)<"))[1]).decode()
+        fields = dict(part.split("=", 1) for part in challenge.split(","))
+        final = f"c=biws,r={fields['r']}"
+        salted = hashlib.pbkdf2_hmac("sha1", password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+        client_key = hmac.digest(salted, b"Client Key", "sha1")
+        signature = hmac.digest(hashlib.sha1(client_key).digest(), f"{first},{challenge},{final}".encode(), "sha1")
+        proof = base64.b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
+        self.send(f"<response xmlns='{sasl}'>{_base64(f'{final},p={proof}')}</response>")
+        await self.expect(rb"<success")
+
+    async def start(self) -> None:
+        """Bind, ask for the roster, send presence: an ordinary log-in."""
+        self.open_stream()
+        await self.expect(rb"</stream:features>|</features>")
+        self.send_stanza(
+            "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>bench</resource></bind></iq>"
+        )
+        await self.expect(rb"<jid>")
+        self.send_stanza("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>")
+        await self.expect(rb"jabber:iq:roster")
+        self.send_stanza("<presence ><show>chat</show></presence>")
+        await self.expect(rb"<show>")  # our own presence comes back (RFC 6121, section 4.2.2)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.abort()
+
+    def message(self, to: str, text: str) -> None:
+        """Send a chat message that carries the time of sending."""
+        self.send_stanza(f"<message to='{to}@{self.domain}' type='chat' id='m'><body>{time.monotonic_ns()} {text}</body></message>")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+async def log_in(users: list[str], password: str, domain: str, address: str, *, websocket: bool, proxy: bool) -> list[Client]:
+    """Log in one session per user, 50 at a time. ``address`` is ``unix:/path`` or ``host:port``."""
+    loop = asyncio.get_running_loop()
+    gate = asyncio.Semaphore(50)
+
+    async def one(user: str) -> Client:
+        async with gate:
+            make = lambda: Client(user, domain, websocket=websocket, proxy=proxy)  # noqa: E731
+            if address.startswith("unix:"):
+                _, client = await loop.create_unix_connection(make, address[5:])
+            else:
+                host, _, port = address.rpartition(":")
+                _, client = await loop.create_connection(make, host, int(port))
+            if websocket:
+                await client.upgrade()
+            await client.authenticate(password)
+            await client.start()
+            return client
+
+    return await asyncio.gather(*map(one, users))
+
+
+async def chat(clients: list[Client], rate: float, seconds: float) -> dict[str, float]:
+    """Pairs of clients chat in an open loop at ``rate`` messages per second in all, 80 bytes of text each.
+
+    Returns the messages sent and received, the median and the 99th percentile of the latency in milliseconds.
+    """
+    latencies: list[int] = []
+    for client in clients:
+        client.on_message = lambda sent: latencies.append(time.monotonic_ns() - sent)
+    text = "x" * 60
+    begin = time.monotonic()
+    sent = 0
+    while (now := time.monotonic() - begin) < seconds:
+        while sent < now * rate:
+            one = (sent * 2) % (len(clients) - 1)
+            one -= one % 2
+            clients[one].message(clients[one + 1].user, text)
+            sent += 1
+        await asyncio.sleep(max(0.0, sent / rate - (time.monotonic() - begin)))
+    deadline = time.monotonic() + 5
+    while len(latencies) < sent and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    for client in clients:
+        client.on_message = None
+    latencies.sort()
+    return {
+        "sent": sent,
+        "received": len(latencies),
+        "p50_ms": latencies[len(latencies) // 2] / 1e6 if latencies else float("nan"),
+        "p99_ms": latencies[len(latencies) * 99 // 100] / 1e6 if latencies else float("nan"),
+    }
+
+
+def pss_kib(pid: int) -> int:
+    """Proportional set size of a process, in KiB."""
+    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has used."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,218 @@
+"""Measure one worker: memory per idle session, CPU and latency per chat message, beside Prosody in the same run.
+
+The load and the server share the machine's cores; CPU seconds are the figure to compare, wall clock is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from load import chat, cpu_seconds, log_in, pss_kib
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
+from databases import MariaDB
+
+DOMAIN = "bench.test"
+PASSWORD = "bench"
+NESTBOX = (sys.executable, "-m", "nestbox")
+CTL = (sys.executable, "-m", "nestbox.ctl")
+
+
+@dataclass
+class Peer:
+    """A running server: its process, where to connect and how, and the database's process where it has one."""
+
+    name: str
+    pid: int
+    address: str
+    websocket: bool = False
+    proxy: bool = False
+    database_pid: int | None = None
+
+
+def users(count: int) -> list[str]:
+    """The names of the accounts."""
+    return [f"u{number}" for number in range(count)]
+
+
+def write_accounts(path: Path, count: int) -> None:
+    """The CSV that ``nestboxctl user import`` takes."""
+    path.write_text("".join(f"{user},{PASSWORD}\n" for user in users(count)))
+
+
+def wait_for(condition, what: str, seconds: float = 60) -> None:
+    """Poll until ``condition()`` is true. Raises SystemExit with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: {what} did not happen within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """End a process that we started, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def nestbox(folder: Path, count: int, *, archive: str, websocket: bool) -> Iterator[Peer]:
+    """One worker with ``count`` accounts; ``archive`` is 'off', 'sqlite' or 'mariadb'."""
+    with contextlib.ExitStack() as stack:
+        database_pid = None
+        url = f"sqlite:///{folder}/nestbox.db"
+        if archive == "mariadb":
+            (folder / "m").mkdir()
+            database = MariaDB(folder / "m")
+            stack.callback(database.stop)
+            url, database_pid = database.create(), int((folder / "m" / "pid").read_text())
+        config = folder / "nestbox.yml"
+        config.write_text(
+            f"domain: {DOMAIN}\nstate_dir: {folder}\n"
+            f"database: {{url: '{url}'}}\n"
+            f"archive: {{enabled: {str(archive != 'off').lower()}}}\n"
+            "tls: {require: false}\nlog: {level: warning}\n"
+            f"listen: {{http: 'unix:{folder}/http.sock', c2s: '', c2s_tls: 'unix:{folder}/c2s.sock', metrics: ''}}\n"
+        )
+        write_accounts(folder / "users.csv", count)
+        for command in (["migrate"], ["user", "import", str(folder / "users.csv")]):
+            subprocess.run([*CTL, "--config", config, *command], check=True, stdout=subprocess.DEVNULL)
+        process = stack.enter_context(ended(subprocess.Popen([*NESTBOX, "--config", config])))
+        socket = folder / ("http.sock" if websocket else "c2s.sock")
+        wait_for(socket.exists, "the worker's socket")
+        yield Peer("Nestbox", process.pid, f"unix:{socket}", websocket, not websocket, database_pid)
+
+
+@contextlib.contextmanager
+def prosody(folder: Path, count: int, *, archive: str, websocket: bool) -> Iterator[Peer]:
+    """Prosody of the distribution with the same accounts; ``archive`` is 'off' or 'internal'."""
+    accounts = folder / "data" / DOMAIN.replace(".", "%2e") / "accounts"
+    accounts.mkdir(parents=True)
+    for user in users(count):
+        (accounts / f"{user}.dat").write_text(f'return {{ ["password"] = "{PASSWORD}"; }};\n')
+    modules = ["roster", "saslauth", "disco", "carbons", "smacks", "pep", "presence", "message", "iq", "offline"]
+    modules += ["mam"] if archive != "off" else []
+    config = folder / "prosody.cfg.lua"
+    config.write_text(
+        f'modules_enabled = {{ {", ".join(map(repr, modules))} }}\n'
+        'modules_disabled = { "s2s", "limits", "tls" }\n'
+        f'data_path = "{folder}/data"\npidfile = "{folder}/prosody.pid"\nlog = {{ warn = "{folder}/prosody.log" }}\n'
+        'c2s_require_encryption = false\nallow_unencrypted_plain_auth = false\nauthentication = "internal_plain"\n'
+        'archive_expires_after = "never"\nnetwork_backend = "epoll"\ngc = { mode = "generational" }\n'
+        'interfaces = { "127.0.0.1" }\nc2s_ports = { 15222 }\nc2s_direct_tls_ports = {}\ns2s_ports = {}\n'
+        f'run_as_root = true\nprosody_user = "root"\nVirtualHost "{DOMAIN}"\n'
+    )
+    with ended(subprocess.Popen(["prosody", "--config", config, "-F"], stdout=subprocess.DEVNULL)) as process:
+        wait_for((folder / "prosody.pid").exists, "Prosody's start")
+        yield Peer("Prosody", process.pid, "127.0.0.1:15222")
+
+
+async def measure(peer: Peer, arguments: argparse.Namespace) -> dict[str, float]:
+    """Log everybody in, look at memory, then let pairs chat and look at the CPU."""
+    await asyncio.sleep(1)
+    empty = pss_kib(peer.pid)
+    login = cpu_seconds(peer.pid)
+    clients = await log_in(
+        users(arguments.sessions), PASSWORD, DOMAIN, peer.address, websocket=peer.websocket, proxy=peer.proxy
+    )
+    login = cpu_seconds(peer.pid) - login
+    await asyncio.sleep(5)
+    full = pss_kib(peer.pid)
+    await chat(clients, arguments.rate, 3)  # warm up
+    before = cpu_seconds(peer.pid)
+    database = cpu_seconds(peer.database_pid) if peer.database_pid else 0.0
+    result = await chat(clients, arguments.rate, arguments.seconds)
+    used = cpu_seconds(peer.pid) - before
+    if peer.database_pid:
+        database = cpu_seconds(peer.database_pid) - database
+    for client in clients:
+        client.close()
+    return {
+        "empty_mib": empty / 1024,
+        "full_mib": full / 1024,
+        "kib": (full - empty) / arguments.sessions,
+        "login_ms": login * 1e3 / arguments.sessions,
+        "cpu_us": used * 1e6 / result["sent"],
+        "database_us": database * 1e6 / result["sent"],
+        **result,
+    }
+
+
+ROWS = (
+    (nestbox, "off", False),
+    (nestbox, "off", True),
+    (nestbox, "sqlite", False),
+    (nestbox, "sqlite", True),
+    (nestbox, "mariadb", False),
+    (nestbox, "mariadb", True),
+    (prosody, "off", False),
+    (prosody, "internal", False),
+)
+
+
+def machine() -> str:
+    """The machine in one line."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith(("model name", "Model"))),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} x {model}, {platform.freedesktop_os_release()['PRETTY_NAME']}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Print one table row per server, archive and transport."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=4000, help="idle sessions on one worker (%(default)s)")
+    parser.add_argument("--rate", type=float, default=500, help="messages per second in all (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=12, help="length of the chat (%(default)s)")
+    parser.add_argument("--only", default="", help="only rows whose name contains this, such as 'Nestbox mariadb'")
+    arguments = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < arguments.sessions + 200:
+        raise SystemExit(f"bench: {arguments.sessions} sessions need ulimit -n {arguments.sessions + 200}, it is {hard}")
+    print(f"{machine()}; {arguments.sessions} sessions, {arguments.rate:.0f} messages/s for {arguments.seconds:.0f} s\n")
+    print("| server, archive, transport | KiB/session | PSS MiB, 0 / all online | CPU ms/login | CPU us/message"
+          " | database us/message | p50 / p99 ms | lost |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for make, archive, websocket in ROWS:
+        name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
+        if arguments.only.lower() not in name.lower():
+            continue
+        if make is prosody and not shutil.which("prosody"):
+            print(f"| {name} | not installed | | | | | | |")
+            continue
+        with tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder:
+            with make(Path(folder), arguments.sessions, archive=archive, websocket=websocket) as peer:
+                row = asyncio.run(measure(peer, arguments))
+        print(
+            f"| {name} | {row['kib']:.1f} | {row['empty_mib']:.0f} / {row['full_mib']:.0f} | {row['login_ms']:.1f} "
+            f"| {row['cpu_us']:.0f} | {row['database_us']:.0f} | {row['p50_ms']:.2f} / {row['p99_ms']:.1f} "
+            f"| {row['sent'] - row['received']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
