@@ -40,7 +40,6 @@ class Database(Struct, forbid_unknown_fields=True):
     """``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds."""
 
     url: str = "sqlite:////var/lib/nestbox/nestbox.db"
-    replica_url: str | None = None
     commit_window: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
 
 

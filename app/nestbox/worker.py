@@ -57,7 +57,7 @@ async def run(config: Config, worker: int) -> None:
 
 
 async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Server, Connections]:
-    store = await open_store(config.database.url, config.database.replica_url, config.database.commit_window)
+    store = await open_store(config.database.url, commit_window=config.database.commit_window)
     stack.push_async_callback(store.close)
     await store.check_schema()
     bus = open_bus(config.bus.url, worker)

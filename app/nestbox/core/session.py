@@ -124,9 +124,7 @@ class Session:
     def _emit(self, data: bytes) -> None:
         if self.sm is not None:
             self.ack_due = True
-            try:
-                self.sm.push(data)
-            except OverflowError:
+            if not self.sm.push(data):
                 self._overflow()
                 return
         if self.link is not None:
