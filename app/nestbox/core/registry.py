@@ -85,7 +85,7 @@ class Deliver(msgspec.Struct, tag="deliver", array_like=True):
 
 
 class Broadcast(msgspec.Struct, tag="broadcast", array_like=True):
-    """A presence of ``sender`` without ``to``, for the available sessions of these bare JIDs on the receiving worker."""
+    """A presence of ``sender`` without ``to``, for the available sessions of these bare JIDs on one worker."""
 
     bares: list[str]
     sender: str

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, Table, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
-from nestbox.store.errors import NoSuchAccount
+from nestbox.store.errors import NoSuchAccount, StoreFull
 from nestbox.store.schema import accounts, roster, roster_requests
 from nestbox.store.upsert import upsert
 
-__all__ = ["Roster", "RosterItem"]
+__all__ = ["Contact", "Roster", "RosterItem"]
 
 KEPT_REMOVALS = 64  # an older client gets the whole roster instead
 MAX_REQUESTS = 1_000
@@ -30,6 +32,16 @@ class RosterItem:
     approved: bool = False
     groups: list[str] = field(default_factory=list)
     ver: int = 0
+
+
+class Contact(NamedTuple):
+    """What an account has to do with another: the item in its roster, and the request that waits for its answer."""
+
+    item: RosterItem | None
+    request: bytes | None
+
+
+Decide = Callable[[Contact], Contact]
 
 
 class Roster:
@@ -69,6 +81,40 @@ class Roster:
             await _forget_old_removals(connection, user_id)
         return ver
 
+    async def change(self, user_id: int, jid: str, decide: Decide, limit: int) -> tuple[Contact, Contact]:
+        """Change a contact and its request in one transaction, whoever else is changing this roster; before and after.
+
+        ``decide`` is given the contact as it is and returns it as it shall be: an item to write (its ``ver`` is set), or
+        None to remove it. What it raises is passed on and nothing is changed. Raises StoreFull for a new item beyond
+        ``limit`` or a request beyond `MAX_REQUESTS`.
+        """
+        async with self._database.write() as connection:
+            # Everybody who changes this roster waits here for the one before.
+            await connection.execute(select(accounts.c.id).where(accounts.c.id == user_id).with_for_update())
+            before = await _contact(connection, user_id, jid)
+            after = decide(before)
+            if after.item != before.item:
+                if before.item is None and await _count(connection, roster, user_id) >= limit:
+                    raise StoreFull("The roster is full.")
+                item = after.item or RosterItem(jid, subscription="remove")
+                item.ver = await _next_version(connection, user_id)
+                await connection.execute(upsert(self._database.kind, roster, _row(user_id, item)))
+                if after.item is None:
+                    await _forget_old_removals(connection, user_id)
+            if after.request != before.request:
+                await self._set_request(connection, user_id, jid, after.request)
+        return before, after
+
+    async def _set_request(self, connection: AsyncConnection, user_id: int, jid: str, presence: bytes | None) -> None:
+        table = roster_requests
+        if presence is None:
+            await connection.execute(delete(table).where(table.c.user_id == user_id, table.c.jid == jid))
+            return
+        if await _count(connection, table, user_id) >= MAX_REQUESTS:
+            raise StoreFull("Too many requests wait for an answer.")
+        row = {"user_id": user_id, "jid": jid, "presence": presence}
+        await connection.execute(upsert(self._database.kind, table, row))
+
     async def version(self, user_id: int) -> int:
         """The roster's version; 0 is that of a roster never changed."""
         query = select(accounts.c.roster_ver).where(accounts.c.id == user_id)
@@ -106,6 +152,21 @@ class Roster:
         statement = delete(roster_requests).where(roster_requests.c.user_id == user_id, roster_requests.c.jid == jid)
         async with self._database.write() as connection:
             return (await connection.execute(statement)).rowcount > 0
+
+
+async def _contact(connection: AsyncConnection, user_id: int, jid: str) -> Contact:
+    item = select(roster).where(roster.c.user_id == user_id, roster.c.jid == jid, roster.c.subscription != "remove")
+    table = roster_requests
+    request = select(table.c.presence).where(table.c.user_id == user_id, table.c.jid == jid)
+    row = (await connection.execute(item)).first()
+    return Contact(None if row is None else _item(row), (await connection.execute(request)).scalar_one_or_none())
+
+
+async def _count(connection: AsyncConnection, table: Table, user_id: int) -> int:
+    query = select(func.count()).select_from(table).where(table.c.user_id == user_id)
+    if table is roster:
+        query = query.where(roster.c.subscription != "remove")
+    return (await connection.execute(query)).scalar_one()
 
 
 async def _next_version(connection: AsyncConnection, user_id: int) -> int:
