@@ -82,7 +82,7 @@ class Roster:
         return ver
 
     async def change(self, user_id: int, jid: str, decide: Decide, limit: int) -> tuple[Contact, Contact]:
-        """Change a contact and its request in one transaction, whoever else is changing this roster; before and after.
+        """Change a contact and its request in one transaction, whoever else changes this roster; before and after.
 
         ``decide`` is given the contact as it is and returns it as it shall be: an item to write (its ``ver`` is set), or
         None to remove it. What it raises is passed on and nothing is changed. Raises StoreFull for a new item beyond

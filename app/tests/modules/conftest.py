@@ -1,4 +1,4 @@
-"""A whole server in one process, for the tests of modules: real core, real store, several workers, clients without sockets.
+"""A whole server in one process, for the tests of modules: real core and store, several workers, no sockets.
 
     async def test_bob_hears_alice(world):
         alice = await world.client("alice")               # account, session on worker 1, initial presence
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from nestbox.core.ids import IdSource
 from nestbox.core.server import Server
 from nestbox.core.session import Session
 from nestbox.modules import setup_all
-from nestbox.store.passwords import ScramKeys
+from nestbox.store import ScramKeys, open_store
 from nestbox.wire.element import to_bytes
 from nestbox.wire.stanza import Stanza, parse_stanza
 
@@ -33,17 +34,13 @@ PATIENCE = 3.0  # seconds that anything may take
 
 
 class Hub:
-    """What joins the workers: Valkey's part, in memory. ``quiet`` says that nothing is on its way."""
+    """What joins the workers: Valkey's part, in memory."""
 
     def __init__(self) -> None:
         self.buses: dict[int, FakeBus] = {}
         self.hashes: dict[str, dict[str, bytes]] = {}
         self.values: dict[str, bytes] = {}
         self.on_the_way = 0
-
-    @property
-    def quiet(self) -> bool:
-        return self.on_the_way == 0
 
     def carry(self, worker: int, payload: bytes) -> None:
         self.on_the_way += 1
@@ -170,8 +167,8 @@ class Client:
     async def expect(self, what: str | Callable[[Stanza], bool], **attributes: str | None) -> Stanza:
         """Wait for a stanza and take it out of ``received``.
 
-        ``what`` is a kind ('message', 'presence', 'iq') narrowed by attributes (``type``, ``from_``, ``to``, ``id``; None means
-        absent) or by ``tag`` of a child; or it is a predicate.
+        ``what`` is a kind ('message', 'presence', 'iq') narrowed by attributes (``type``, ``from_``, ``to``, ``id``; None
+        means absent) or by ``tag`` of a child; or it is a predicate.
         """
         wanted = what if callable(what) else _matcher(what, attributes)
         try:
@@ -187,7 +184,7 @@ class Client:
             got = "\n".join(show(stanza) for stanza in self.received) or "nothing"
             pytest.fail(f"{self.jid} waited for {what} {attributes or ''} and got\n{got}")
 
-    async def nothing(self, what: str | Callable[[Stanza], bool] = lambda stanza: True, **attributes: str | None) -> None:
+    async def nothing(self, what: str | Callable[[Stanza], bool] = lambda _: True, **attributes: str | None) -> None:
         """Once all is quiet, nothing such has come."""
         await self.world.settle()
         wanted = what if callable(what) else _matcher(what, attributes)
@@ -228,7 +225,7 @@ class World:
     async def start(self, workers: int) -> None:
         for number in range(1, workers + 1):
             bus = FakeBus(self.hub, number)
-            server = Server(self.config, await _open_store(self.config.database.url), bus, IdSource(number))
+            server = Server(self.config, await open_store(self.config.database.url, commit_window=0.0), bus, IdSource(number))
             setup_all(server)
             await bus.start(server.registry.receive)
             self.servers[number] = server
@@ -286,20 +283,12 @@ class World:
                 busy = [task for server in self.servers.values() for task in server._tasks]
                 if busy:
                     await asyncio.wait(busy)
-                await self._committed()
-                calm = 0 if busy or not self.hub.quiet else calm + 1
-
-    async def _committed(self) -> None:
-        for server in self.servers.values():
-            committer = server.store.committer
-            while committer.committed < committer.latest:
-                await asyncio.sleep(0.002)
-
-
-async def _open_store(url: str) -> object:
-    from nestbox.store import open_store
-
-    return await open_store(url, commit_window=0.0)
+                for server in self.servers.values():
+                    committer = server.store.committer
+                    if committer.waiting_rows:
+                        await committer.flush()
+                        calm = 0
+                calm = 0 if busy or self.hub.on_the_way else calm + 1
 
 
 def _matcher(kind: str, attributes: dict[str, str | None]) -> Callable[[Stanza], bool]:
@@ -330,9 +319,24 @@ def limits() -> Limits:
     return Limits()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database, made once and copied for each test."""
+    path = tmp_path_factory.mktemp("store") / "nestbox.db"
+
+    async def make() -> None:
+        store = await open_store(f"sqlite:///{path}")
+        await store.migrate()
+        await store.close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-def config(tmp_path: Path, limits: Limits) -> Config:
+def config(tmp_path: Path, limits: Limits, empty_database: Path) -> Config:
     config = Config(domain=DOMAIN, limits=limits)
+    shutil.copy(empty_database, tmp_path / "nestbox.db")
     config.database.url = f"sqlite:///{tmp_path}/nestbox.db"
     return config
 
