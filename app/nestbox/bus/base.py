@@ -1,0 +1,98 @@
+"""What workers use to reach each other, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Bus", "BusCounts", "BusError", "Handler", "open_bus"]
+
+Handler = Callable[[bytes], None]
+
+
+class BusError(Exception):
+    """The bus did not answer in time, or refused."""
+
+
+@dataclass(slots=True)
+class BusCounts:
+    """For the metrics: messages sent and received, those that reached nobody, lost connections."""
+
+    sent: int = 0
+    received: int = 0
+    undelivered: int = 0
+    reconnects: int = 0
+
+
+class Bus(Protocol):
+    """Messages between workers, and small values that all of them see. Times are in seconds.
+
+    Values are bytes; keys and fields are strings. Every coroutine raises BusError when the bus stays away.
+
+    The three callbacks may be set before ``start``:
+
+    - ``on_reconnect()``: messages may have been lost, and values too if the engine was restarted; read and write anew.
+    - ``on_worker_lost(worker)``: that worker is dead, or was restarted and has forgotten what it had.
+    - ``on_undelivered(worker, payload)``: nobody was there to take what ``send`` was given.
+    """
+
+    worker: int
+    connected: bool
+    counts: BusCounts
+    on_reconnect: Callable[[], None]
+    on_worker_lost: Callable[[int], None]
+    on_undelivered: Callable[[int, bytes], None]
+
+    async def start(self, handler: Handler) -> None:
+        """Join; ``handler`` gets each payload from another worker. Raises BusError when the bus cannot be reached."""
+
+    async def close(self) -> None:
+        """Send what waits, and leave."""
+
+    def send(self, worker: int, payload: bytes) -> None:
+        """Send to one worker, in order. Does not wait; see ``on_undelivered``."""
+
+    def broadcast(self, payload: bytes) -> None:
+        """Send to every other worker, in order with ``send``."""
+
+    def workers(self) -> set[int]:
+        """The workers that are alive, this one included."""
+
+    async def hset(self, key: str, field: str, value: bytes) -> None:
+        """Set a field of a hash."""
+
+    async def hdel(self, key: str, *fields: str) -> int:
+        """Remove fields of a hash; returns how many there were."""
+
+    async def hget(self, key: str, field: str) -> bytes | None:
+        """A field of a hash."""
+
+    async def hgetall(self, key: str) -> dict[str, bytes]:
+        """All fields of a hash."""
+
+    async def set(self, key: str, value: bytes, ttl: float | None) -> None:
+        """Set a value, for ``ttl`` seconds or for good."""
+
+    async def get(self, key: str) -> bytes | None:
+        """A value."""
+
+    async def delete(self, key: str) -> int:
+        """Remove a value or a hash; returns how many there were (0 or 1)."""
+
+    async def incr(self, key: str) -> int:
+        """Add one to a counter, which begins at 0; returns the new value."""
+
+    async def take(self, key: str) -> bytes | None:
+        """A value, removed in the same step: of several takers one gets it."""
+
+
+def open_bus(url: str, worker: int, domain: str) -> Bus:
+    """The bus of the configuration: ``local``, ``unix:///path`` or ``redis://host:port``. Raises ValueError."""
+    if url == "local":
+        from nestbox.bus.local import LocalBus
+
+        return LocalBus(worker)
+    from nestbox.bus.redis import RedisBus
+
+    return RedisBus(url, worker, domain)

@@ -1,0 +1,299 @@
+"""The bus of several workers: Valkey or Redis, one channel per worker and one for all.
+
+Publish/subscribe only carries messages; nothing that may not be lost is kept there. Each worker numbers what it sends
+on a channel, so that a receiver drops what was sent twice and notices what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import struct
+from collections.abc import Callable
+
+from nestbox.bus.base import BusCounts, BusError, Handler
+from nestbox.bus.resp import RespConnection
+
+__all__ = ["RedisBus"]
+
+_log = logging.getLogger("nestbox.bus")
+
+HEARTBEAT_SECONDS = 3.0
+ALIVE_SECONDS = 10
+MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
+MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
+
+_HEAD = struct.Struct("!BII")  # worker, life, number
+_LENGTH = struct.Struct("!I")
+
+
+class RedisBus:
+    """See Bus. ``worker`` is 0 to 31; all workers of one ``domain`` at ``url`` see each other."""
+
+    def __init__(self, url: str, worker: int, domain: str) -> None:
+        if not 0 <= worker < MAX_WORKERS:
+            raise ValueError(f"a worker's number must be from 0 to {MAX_WORKERS - 1}")
+        self.worker = worker
+        self.counts = BusCounts()
+        self.on_reconnect: Callable[[], None] = lambda: None
+        self.on_worker_lost: Callable[[int], None] = lambda worker: None
+        self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
+        self._prefix = f"nestbox:{domain}:"
+        self._all = f"{self._prefix}all"
+        self._life = secrets.randbits(32)  # a restarted worker is not the one that it was
+        self._commands = RespConnection(url, lambda: None)
+        self._subscriber = RespConnection(url, self._subscribe, self._pushed)
+        self._handler: Handler = lambda payload: None
+        self._subscribed: asyncio.Future[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._alive: dict[int, int] = {}  # worker -> life
+        self._forgive_until = 0.0  # loop time: after the engine came back, missing heartbeats mean nothing
+        self._out: dict[str, list[bytes]] = {}  # by channel: what this turn of the loop sends
+        self._out_bytes = 0
+        self._numbers: dict[str, int] = {}  # by channel: of the last message sent
+        self._seen: dict[tuple[int, bytes], tuple[int, int]] = {}  # (worker, channel) -> life, number
+        self._heard = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether both connections stand."""
+        return self._commands.connected and self._subscriber.connected
+
+    async def start(self, handler: Handler) -> None:
+        """See Bus.start."""
+        loop = asyncio.get_running_loop()
+        self._handler = handler
+        self._subscribed = loop.create_future()
+        self._heard = loop.time()
+        await self._commands.start()
+        await self._subscriber.start()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._subscribed), 5)
+        except TimeoutError as error:
+            raise BusError("the bus does not let us subscribe") from error
+        await self._beat(first=True)
+        self._publish(self._all, [])  # hello
+        self._heart = loop.create_task(self._beat_on())
+
+    async def close(self) -> None:
+        """See Bus.close."""
+        if self._heart is not None:
+            self._heart.cancel()
+        self._seal()
+        if self._commands.connected:
+            self._commands.send(("DEL", self._alive_key(self.worker)), lambda reply: None)
+        await self._commands.stop()
+        await self._subscriber.stop()
+
+    def workers(self) -> set[int]:
+        """See Bus.workers."""
+        return {self.worker, *self._alive}
+
+    # sending
+
+    def send(self, worker: int, payload: bytes) -> None:
+        """See Bus.send."""
+        if self._all in self._out:
+            self._seal()
+        self._queue(f"{self._prefix}worker:{worker}", payload)
+
+    def broadcast(self, payload: bytes) -> None:
+        """See Bus.broadcast."""
+        if self._out and self._all not in self._out:
+            self._seal()
+        self._queue(self._all, payload)
+
+    def _queue(self, channel: str, payload: bytes) -> None:
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._seal)
+        self._out.setdefault(channel, []).append(payload)
+        self._out_bytes += len(payload)
+        if self._out_bytes > MAX_GROUP:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Hand what was gathered to the connection."""
+        out, self._out, self._out_bytes = self._out, {}, 0
+        for channel, payloads in out.items():
+            self._publish(channel, payloads)
+
+    def _publish(self, channel: str, payloads: list[bytes]) -> None:
+        number = self._numbers[channel] = self._numbers.get(channel, 0) + 1 & 0xFFFFFFFF
+        parts = [_HEAD.pack(self.worker, self._life, number)]
+        for payload in payloads:
+            parts += (_LENGTH.pack(len(payload)), payload)
+
+        def done(reply: object) -> None:
+            if channel == self._all:
+                return
+            if isinstance(reply, Exception) or reply == 0:
+                self._undelivered(int(channel.rpartition(":")[2]), payloads)
+
+        self.counts.sent += len(payloads)
+        try:
+            self._commands.send(("PUBLISH", channel, b"".join(parts)), done)
+        except BusError as error:
+            done(error)
+
+    def _undelivered(self, worker: int, payloads: list[bytes]) -> None:
+        self.counts.undelivered += len(payloads)
+        for payload in payloads:
+            try:
+                self.on_undelivered(worker, payload)
+            except Exception:
+                _log.exception("a message that reached nobody could not be dealt with")
+
+    # receiving
+
+    def _subscribe(self) -> None:
+        self._subscriber.send_first("SUBSCRIBE", f"{self._prefix}worker:{self.worker}", self._all)
+
+    def _pushed(self, reply: object) -> None:
+        if type(reply) is not list:
+            _log.error("the bus refused the subscription: %s", reply)
+            return
+        self._heard = asyncio.get_running_loop().time()
+        if reply[0] == b"message":
+            self._message(reply[1], reply[2])
+        elif reply[0] == b"subscribe" and reply[2] == 2:
+            if not self._subscribed.done():
+                self._subscribed.set_result(None)
+            else:
+                self._forgive_until = self._heard + ALIVE_SECONDS
+                self._seen.clear()
+                self._missed()
+
+    def _message(self, channel: bytes, data: bytes) -> None:
+        worker, life, number = _HEAD.unpack_from(data)
+        if worker == self.worker:
+            return
+        old_life, old_number = self._seen.get((worker, channel), (None, 0))
+        if life == old_life:
+            ahead = number - old_number & 0xFFFFFFFF
+            if ahead == 0 or ahead > 0x7FFFFFFF:
+                return  # sent again after a reconnect of the sender, though it had arrived
+            if ahead != 1:
+                _log.warning("missed %d messages of worker %d", ahead - 1, worker)
+                self._missed()
+        self._seen[worker, channel] = life, number
+        self._met(worker, life)
+        at = _HEAD.size
+        while at < len(data):
+            (length,) = _LENGTH.unpack_from(data, at)
+            at += 4
+            self.counts.received += 1
+            try:
+                self._handler(data[at : at + length])
+            except Exception:
+                _log.exception("a message from worker %d failed", worker)
+            at += length
+
+    def _missed(self) -> None:
+        self.counts.reconnects += 1
+        self.on_reconnect()
+
+    # who is alive
+
+    def _alive_key(self, worker: int) -> str:
+        return f"{self._prefix}alive:{worker}"
+
+    def _met(self, worker: int, life: int) -> None:
+        known = self._alive.get(worker)
+        if known != life:
+            self._alive[worker] = life
+            if known is not None:
+                self._lost(worker)
+
+    def _lost(self, worker: int) -> None:
+        _log.warning("worker %d is gone", worker)
+        self.on_worker_lost(worker)
+
+    async def _beat_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_beat = loop.time() + HEARTBEAT_SECONDS
+        while True:
+            await asyncio.sleep(1.0)
+            self._commands.check()
+            if loop.time() < next_beat:
+                continue
+            next_beat = loop.time() + HEARTBEAT_SECONDS
+            if self._subscriber.connected and loop.time() - self._heard > ALIVE_SECONDS:
+                _log.warning("the bus brings no messages; connecting again")
+                self._heard = loop.time()
+                self._subscriber.abort()
+            try:
+                await self._beat()
+            except BusError as error:
+                _log.warning("no heartbeat: %s", error)
+            except Exception:
+                _log.exception("the heartbeat failed")
+
+    async def _beat(self, first: bool = False) -> None:
+        """Say that we live, see who else does."""
+        loop = asyncio.get_running_loop()
+        words = ("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS, "GET")
+        before = await self._commands.ask(*words)
+        if not first and before is None:  # we were thought dead (or the engine was restarted)
+            self._forgive_until = loop.time() + ALIVE_SECONDS
+            self._missed()
+        elif not first and int(before) != self._life:
+            _log.error("another process says that it is worker %d", self.worker)
+        # Comes back over the subscription, which shows that it works.
+        self._commands.send(("PUBLISH", f"{self._prefix}worker:{self.worker}", _HEAD.pack(self.worker, 0, 0)), _ignore)
+        values = await self._commands.ask("MGET", *[self._alive_key(worker) for worker in range(MAX_WORKERS)])
+        found = {worker: int(value) for worker, value in enumerate(values) if value is not None}
+        found.pop(self.worker, None)
+        for worker, life in found.items():
+            self._met(worker, life)
+        if loop.time() >= self._forgive_until:
+            for worker in [worker for worker in self._alive if worker not in found]:
+                del self._alive[worker]
+                self._lost(worker)
+
+    # values
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}{key}"
+
+    async def hset(self, key: str, field: str, value: bytes) -> None:
+        """See Bus.hset."""
+        await self._commands.ask("HSET", self._key(key), field, value)
+
+    async def hdel(self, key: str, *fields: str) -> int:
+        """See Bus.hdel. After a lost connection it may be sent twice, and then says 0."""
+        return await self._commands.ask("HDEL", self._key(key), *fields)
+
+    async def hget(self, key: str, field: str) -> bytes | None:
+        """See Bus.hget."""
+        return await self._commands.ask("HGET", self._key(key), field)
+
+    async def hgetall(self, key: str) -> dict[str, bytes]:
+        """See Bus.hgetall."""
+        flat = await self._commands.ask("HGETALL", self._key(key))
+        return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def set(self, key: str, value: bytes, ttl: float | None) -> None:
+        """See Bus.set."""
+        expiry = () if ttl is None else ("PX", max(1, int(ttl * 1000)))
+        await self._commands.ask("SET", self._key(key), value, *expiry)
+
+    async def get(self, key: str) -> bytes | None:
+        """See Bus.get."""
+        return await self._commands.ask("GET", self._key(key))
+
+    async def delete(self, key: str) -> int:
+        """See Bus.delete."""
+        return await self._commands.ask("DEL", self._key(key))
+
+    async def incr(self, key: str) -> int:
+        """See Bus.incr. Not sent twice, so it fails when the connection breaks before the answer."""
+        return await self._commands.ask("INCR", self._key(key), again=False)
+
+    async def take(self, key: str) -> bytes | None:
+        """See Bus.take. Not sent twice, so it fails when the connection breaks before the answer."""
+        return await self._commands.ask("GETDEL", self._key(key), again=False)
+
+
+def _ignore(reply: object) -> None:
+    pass
