@@ -1,0 +1,127 @@
+"""Chat clients for the tests: slixmpp over TCP, and a small one of our own over WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Self
+
+import slixmpp
+from scramp import ScramClient
+from tornado.httpclient import HTTPRequest
+from tornado.netutil import DefaultExecutorResolver, OverrideResolver
+from tornado.websocket import websocket_connect
+
+DOMAIN = "nestbox.test"
+SECONDS = 20
+SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
+FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
+BIND = "urn:ietf:params:xml:ns:xmpp-bind"
+
+
+class Tcp(slixmpp.ClientXMPP):
+    """slixmpp on port 5222 (STARTTLS) or 5223 (TLS at once), with the appliance's CA as the only one it trusts."""
+
+    def __init__(
+        self, user: str, password: str, address: str, ca: Path, port: int = 5222, resource: str = "test"
+    ) -> None:
+        super().__init__(f"{user}@{DOMAIN}/{resource}", password)
+        self.address, self.port = address, port
+        self.enable_direct_tls, self.enable_starttls = port == 5223, port == 5222
+        self.ca_certs = ca
+        for plugin in ("xep_0030", "xep_0199", "xep_0280", "xep_0313"):
+            self.register_plugin(plugin)
+        self.messages: asyncio.Queue = asyncio.Queue()
+        self.presences: asyncio.Queue = asyncio.Queue()
+        self.add_event_handler("message", self.messages.put_nowait)
+        for event in ("presence_available", "presence_unavailable"):
+            self.add_event_handler(event, self.presences.put_nowait)
+
+    async def __aenter__(self) -> Self:
+        started = self.wait_until("session_start", SECONDS)
+        self.connect(self.address, self.port)
+        await started
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.disconnect(wait=1)
+
+    async def text(self, seconds: float = SECONDS) -> tuple[str, str]:
+        """The next chat message with a body: who sent it (bare) and what."""
+        while True:
+            message = await asyncio.wait_for(self.messages.get(), seconds)
+            if message["body"]:
+                return message["from"].bare, message["body"]
+
+    async def presence_of(self, user: str, kind: str, seconds: float = SECONDS) -> None:
+        """Wait for a presence of that kind ('available', 'unavailable', 'dnd' ...) from the user."""
+        while True:
+            presence = await asyncio.wait_for(self.presences.get(), seconds)
+            if presence["from"].bare == f"{user}@{DOMAIN}" and presence["type"] == kind:
+                return
+
+
+class WebSocket:
+    """RFC 7395 with SCRAM-SHA-256: enough to log in, send and receive."""
+
+    def __init__(self, user: str, password: str, address: str, ca: Path, resource: str = "socket") -> None:
+        self.user, self.password, self.address, self.resource = user, password, address, resource
+        self.context = ssl.create_default_context(cafile=ca)
+
+    async def __aenter__(self) -> Self:
+        request = HTTPRequest(f"wss://{DOMAIN}/xmpp-websocket", ssl_options=self.context)
+        resolver = OverrideResolver(DefaultExecutorResolver(), {DOMAIN: self.address})
+        self.socket = await websocket_connect(request, subprotocols=["xmpp"], resolver=resolver)
+        assert self.socket.selected_subprotocol == "xmpp"
+        await self.open()
+        scram = ScramClient(["SCRAM-SHA-256"], self.user, self.password)
+        first = base64.b64encode(scram.get_client_first().encode()).decode()
+        challenge = await self.ask(f'<auth xmlns="{SASL}" mechanism="SCRAM-SHA-256">{first}</auth>')
+        scram.set_server_first(base64.b64decode(challenge.text).decode())
+        final = base64.b64encode(scram.get_client_final().encode()).decode()
+        success = await self.ask(f'<response xmlns="{SASL}">{final}</response>')
+        assert success.tag == f"{{{SASL}}}success", ET.tostring(success)
+        scram.set_server_final(base64.b64decode(success.text).decode())
+        await self.open()
+        bound = await self.ask(
+            f'<iq xmlns="jabber:client" type="set" id="b"><bind xmlns="{BIND}"><resource>{self.resource}</resource></bind></iq>'
+        )
+        assert bound.get("type") == "result", ET.tostring(bound)
+        await self.send('<presence xmlns="jabber:client"/>')
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.socket.close()
+
+    async def open(self) -> None:
+        opened = await self.ask(f'<open xmlns="{FRAMING}" to="{DOMAIN}" version="1.0"/>')
+        assert opened.tag == f"{{{FRAMING}}}open", ET.tostring(opened)
+        assert (await self.receive()).tag.endswith("}features")
+
+    async def send(self, frame: str) -> None:
+        await self.socket.write_message(frame)
+
+    async def receive(self, seconds: float = SECONDS) -> ET.Element:
+        frame = await asyncio.wait_for(self.socket.read_message(), seconds)
+        assert frame is not None, "the server closed the WebSocket"
+        return ET.fromstring(frame)
+
+    async def ask(self, frame: str) -> ET.Element:
+        await self.send(frame)
+        return await self.receive()
+
+    async def say(self, user: str, body: str) -> None:
+        await self.send(
+            f'<message xmlns="jabber:client" to="{user}@{DOMAIN}" type="chat" id="{body}"><body>{body}</body></message>'
+        )
+
+    async def text(self, seconds: float = SECONDS) -> tuple[str, str]:
+        """The next chat message with a body: who sent it (bare) and what."""
+        while True:
+            stanza = await self.receive(seconds)
+            body = stanza.findtext("{jabber:client}body")
+            if stanza.tag == "{jabber:client}message" and body:
+                return stanza.get("from").split("/")[0], body

@@ -1,0 +1,110 @@
+"""People chat over every transport and across workers; roster, presence, offline messages and history work."""
+
+from __future__ import annotations
+
+import asyncio
+
+from clients import DOMAIN
+
+pytest_plugins = ["appliance"]
+
+
+def test_three_transports_chat_across_workers(appliance):
+    async def chat() -> dict[str, int]:
+        async with (
+            appliance.tcp("ada", 5222) as ada,
+            appliance.tcp("bob", 5223) as bob,
+            appliance.websocket("eve") as eve,
+        ):
+            for client in (ada, bob):
+                client.send_presence()
+            ada.send_message(f"bob@{DOMAIN}", "from ada", mtype="chat")
+            assert await bob.text() == (f"ada@{DOMAIN}", "from ada")
+            bob.send_message(f"eve@{DOMAIN}", "from bob", mtype="chat")
+            assert await eve.text() == (f"bob@{DOMAIN}", "from bob")
+            await eve.say("ada", "from eve")
+            assert await ada.text() == (f"eve@{DOMAIN}", "from eve")
+            return appliance.workers()
+
+    assert len(set(asyncio.run(chat()).values())) == 2, "all sessions were on one worker, so nothing crossed"
+
+
+def test_sessions_of_one_account_on_every_worker_are_reached(appliance):
+    async def chat() -> None:
+        async with appliance.websocket("eve") as eve:
+            clients = [appliance.tcp("ada", 5222, f"r{number}") for number in range(4)]
+            for client in clients:
+                await client.__aenter__()
+                client.send_presence()
+            try:
+                homes = {jid: worker for jid, worker in appliance.workers().items() if jid.startswith("ada@")}
+                assert set(homes.values()) == {1, 2}
+                for client in clients:
+                    body = f"to {client.boundjid.resource}"
+                    await eve.send(
+                        f'<message xmlns="jabber:client" to="{client.boundjid.full}" type="chat"><body>{body}</body></message>'
+                    )
+                    assert await client.text() == (f"eve@{DOMAIN}", body)
+            finally:
+                for client in clients:
+                    await client.__aexit__()
+
+    asyncio.run(chat())
+
+
+def test_roster_and_presence_across_workers(appliance):
+    async def befriend() -> None:
+        async with appliance.tcp("ada") as ada, appliance.tcp("bob", 5223) as bob:
+            for client in (ada, bob):
+                client.auto_authorize = client.auto_subscribe = True
+                await client.get_roster()
+                client.send_presence()
+            subscribed = bob.wait_until("presence_subscribe", 20)
+            ada.send_presence_subscription(f"bob@{DOMAIN}")
+            await subscribed
+            await ada.presence_of("bob", "available")
+            await bob.presence_of("ada", "available")
+            assert ada.client_roster[f"bob@{DOMAIN}"]["subscription"] == "both"
+            bob.send_presence(pshow="dnd")
+            await ada.presence_of("bob", "dnd")
+        async with appliance.tcp("ada") as ada:
+            await ada.get_roster()
+            ada.send_presence()
+            assert f"bob@{DOMAIN}" in ada.client_roster
+            async with appliance.tcp("bob", 5223) as bob:
+                bob.send_presence()
+                await ada.presence_of("bob", "available")
+            await ada.presence_of("bob", "unavailable")
+
+    asyncio.run(befriend())
+
+
+def test_offline_messages_arrive_at_the_next_login(appliance):
+    async def chat() -> None:
+        async with appliance.tcp("ada") as ada:
+            ada.send_presence()
+            for number in range(5):
+                ada.send_message(f"bob@{DOMAIN}", f"while away {number}", mtype="chat")
+            await ada.plugin["xep_0199"].send_ping(DOMAIN)
+        async with appliance.tcp("bob", 5223) as bob:
+            bob.send_presence()
+            assert [(await bob.text())[1] for _ in range(5)] == [f"while away {number}" for number in range(5)]
+
+    asyncio.run(chat())
+
+
+def test_history_is_there_on_any_worker(appliance):
+    async def chat() -> None:
+        async with appliance.tcp("ada") as ada, appliance.tcp("bob", 5223) as bob:
+            for client in (ada, bob):
+                client.send_presence()
+            for number in range(3):
+                ada.send_message(f"bob@{DOMAIN}", f"kept {number}", mtype="chat")
+                await bob.text()
+        async with appliance.tcp("bob", 5222, "later") as bob:
+            kept = []
+            async for result in bob.plugin["xep_0313"].iterate(with_jid=f"ada@{DOMAIN}"):
+                kept.append(result["mam_result"]["forwarded"]["stanza"]["body"])
+            assert kept == ["kept 0", "kept 1", "kept 2"]
+
+    asyncio.run(chat())

@@ -1,0 +1,141 @@
+"""The appliance as a stranger on the network sees it, and what a killed worker, a rolling restart and a reboot leave of a chat."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from clients import DOMAIN
+from conftest import container_name, port_state, wait_for
+
+pytest_plugins = ["appliance"]
+
+OPEN = {22, 80, 443, 5222, 5223}
+# What listens inside, may listen one day, or is often left open.
+SHUT = {*range(1, 1200), 3306, 5269, 5280, 6379, 8402, 8404, 8080, 9090, 9100, 9151, 9152} - OPEN
+
+
+def test_only_the_ports_of_the_design_answer(host, address):
+    host.run(
+        "systemd-run --unit=forgotten python3 -m http.server 8080"
+    )  # something is there, and still nothing answers
+    try:
+        wait_for(lambda: host.socket("tcp://0.0.0.0:8080").is_listening, 20, "a forgotten service")
+        ports = sorted(OPEN | SHUT)
+        with ThreadPoolExecutor(200) as pool:
+            states = dict(zip(ports, pool.map(lambda port: port_state(address, port, 3), ports), strict=True))
+    finally:
+        host.run("systemctl stop forgotten")
+    assert {port for port, state in states.items() if state == "open"} == OPEN
+    assert {states[port] for port in SHUT} == {"filtered"}
+
+
+@pytest.mark.parametrize("name", [DOMAIN, f"rooms.{DOMAIN}", f"upload.{DOMAIN}", f"pubsub.{DOMAIN}"])
+@pytest.mark.parametrize("port", [443, 5223])
+def test_certificate_covers_every_name(appliance, name, port):
+    context = ssl.create_default_context(cafile=appliance.ca)
+    with (
+        socket.create_connection((appliance.address, port), 10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as tls,
+    ):
+        assert tls.version() in {"TLSv1.2", "TLSv1.3"}
+
+
+def test_http_leads_to_https(host):
+    head = host.check_output(
+        f"curl -s -o /dev/null -w '%{{http_code}} %{{redirect_url}}' -H 'Host: {DOMAIN}' http://127.0.0.1/"
+    )
+    code, url = head.split()
+    assert code in {"301", "308"} and url == f"https://{DOMAIN}/"
+
+
+def test_administrator_got_a_random_password_and_can_log_in(host, appliance):
+    file = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "passwords", container_name(host), "admin")
+    assert file.stat().st_mode & 0o777 == 0o600
+    appliance.passwords["admin"] = file.read_text().strip()
+    assert len(appliance.passwords["admin"]) >= 16
+
+    async def log_in() -> None:
+        async with appliance.tcp("admin") as admin:
+            await admin.plugin["xep_0199"].send_ping(DOMAIN)
+
+    asyncio.run(log_in())
+
+
+def test_self_check_is_good_and_can_be_bad(host, appliance):
+    assert appliance.healthy()
+    host.check_output("systemctl stop nestbox@2")
+    try:
+        assert not appliance.healthy()
+    finally:
+        host.check_output("systemctl start nestbox@2")
+    wait_for(appliance.healthy, 60, "a good self-check")
+
+
+def test_a_killed_worker_takes_nobody_down(host, appliance):
+    async def chat() -> None:
+        async with appliance.tcp("ada") as ada, appliance.tcp("bob", 5223) as bob:
+            for client in (ada, bob):
+                client.send_presence()
+            homes = appliance.workers()
+            victim, survivor = (ada, bob) if homes[ada.boundjid.full] != homes[bob.boundjid.full] else (bob, ada)
+            number = homes[victim.boundjid.full]
+            pid = host.check_output(f"systemctl show --value --property=MainPID nestbox@{number}")
+            host.check_output(f"kill -9 {pid}")
+            # HAProxy sends the newcomer to the worker that is left; the survivor never noticed.
+            async with appliance.websocket("eve") as eve:
+                await eve.say(survivor.boundjid.user, "still here?")
+                if homes[survivor.boundjid.full] != number:
+                    assert await survivor.text() == (f"eve@{DOMAIN}", "still here?")
+        wait_for(appliance.healthy, 60, "the worker again")
+
+    asyncio.run(chat())
+
+
+def test_rolling_restart_is_never_away(host, appliance):
+    """Somebody can log in and chat at every moment of a restart of all workers."""
+
+    async def chat() -> int:
+        restart = await asyncio.create_subprocess_exec(
+            "docker", "exec", container_name(host), "nestbox-rolling-restart", "--all", stdout=subprocess.PIPE
+        )
+        logins = 0
+        while restart.returncode is None:
+            async with appliance.websocket("ada", f"n{logins}"):
+                logins += 1
+        said = (await restart.stdout.read()).decode()
+        assert restart.returncode == 0 and said.split("\n")[:2] == ["worker 1 restarted", "worker 2 restarted"]
+        return logins
+
+    assert asyncio.run(chat()) > 3
+    wait_for(appliance.healthy, 30, "a good self-check")
+
+
+def test_a_reboot_brings_all_back_with_its_messages(host, appliance):
+    async def write() -> None:
+        async with appliance.tcp("ada") as ada:
+            ada.send_message(f"bob@{DOMAIN}", "before the reboot", mtype="chat")
+            await ada.plugin["xep_0199"].send_ping(DOMAIN)
+
+    async def read() -> None:
+        async with appliance.tcp("bob", 5223) as bob:
+            bob.send_presence()
+            assert await bob.text() == (f"ada@{DOMAIN}", "before the reboot")
+
+    asyncio.run(write())
+    subprocess.run(["docker", "restart", "--time", "60", container_name(host)], check=True, capture_output=True)
+    wait_for(appliance.healthy, 120, "a good self-check after the reboot")
+    assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
+    inspected = json.loads(
+        subprocess.run(["docker", "inspect", container_name(host)], capture_output=True, check=True).stdout
+    )
+    appliance.address = next(iter(inspected[0]["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    wait_for(lambda: port_state(appliance.address, 5223) == "open", 30, "port 5223")
+    asyncio.run(read())
