@@ -316,7 +316,7 @@ class StreamReader:
         if parser is None:
             if buffer[0] <= 32:  # white space keeps a connection alive (RFC 6120, section 4.6.1)
                 del buffer[: len(buffer) - len(buffer.lstrip(b" \t\r\n"))]
-            if not buffer or (self._header is None and not _is_document(buffer)):
+            if not buffer or (self._header is None and not is_document(buffer)):
                 return
             self._given = self._token = self._scan = 0
             self._quote = b""
@@ -414,7 +414,7 @@ class StreamReader:
             raise StreamError("policy-violation", "stanza too big")
 
 
-def _is_document(buffer: bytearray) -> bool:
+def is_document(buffer: bytearray) -> bool:
     """Whether this begins an XML document in UTF-8, False when it is too short to tell. Raises StreamError."""
     if buffer[0] == 60:
         if len(buffer) > 1 and buffer[1] == 0:

@@ -1,0 +1,70 @@
+"""Stream management: what was sent and is not acknowledged yet (XEP-0198, sections 4 and 5)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from nestbox.core.errors import StreamError
+
+__all__ = ["AckQueue", "HandledCountTooHigh"]
+
+_WRAP = 2**32  # h is an unsignedInt that begins again at 0
+
+
+class HandledCountTooHigh(StreamError):
+    """The peer claims to have handled more than it was sent (XEP-0198, section 6); ``extra`` goes into the error."""
+
+    def __init__(self, h: int, sent: int) -> None:
+        super().__init__("undefined-condition", f"you acknowledged {h} stanzas, but got {sent}")
+        self.extra = f"<handled-count-too-high xmlns='urn:xmpp:sm:3' h='{h}' send-count='{sent}'/>".encode()
+
+
+class AckQueue:
+    """Stanzas that the peer has not acknowledged, oldest first; ``acked`` is its last ``h``, ``size`` counts bytes."""
+
+    __slots__ = ("_max_bytes", "_max_stanzas", "_queue", "acked", "size")
+
+    def __init__(self, max_stanzas: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> None:
+        self._max_stanzas = max_stanzas
+        self._max_bytes = max_bytes
+        self.restore(0, ())
+
+    def restore(self, acked: int, queue: Iterable[bytes]) -> None:
+        """Go on where another queue, with this ``acked`` and these ``unacked()``, left off."""
+        self._queue = deque(queue)
+        self.size = sum(map(len, self._queue))
+        self.acked = acked % _WRAP
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def sent(self) -> int:
+        """How many stanzas were sent so far, modulo 2**32."""
+        return (self.acked + len(self._queue)) % _WRAP
+
+    def push(self, data: bytes) -> bool:
+        """Remember a stanza that is being sent. False when the queue is over its limits: end the session, and
+        deliver ``unacked()`` elsewhere."""
+        self._queue.append(data)
+        self.size += len(data)
+        return len(self._queue) <= self._max_stanzas and self.size <= self._max_bytes
+
+    def ack(self, h: int) -> int:
+        """Forget what the peer has handled; ``h`` counts from the beginning, modulo 2**32. Returns how many that were.
+
+        Raises HandledCountTooHigh when it never got that many.
+        """
+        count = (h - self.acked) % _WRAP
+        queue = self._queue
+        if count > len(queue):
+            raise HandledCountTooHigh(h, self.sent)
+        for _ in range(count):
+            self.size -= len(queue.popleft())
+        self.acked = h
+        return count
+
+    def unacked(self) -> list[bytes]:
+        """What must be sent again, oldest first."""
+        return list(self._queue)

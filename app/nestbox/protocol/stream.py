@@ -1,0 +1,423 @@
+"""A client's stream from its first byte to its last: TLS, login, binding, stream management (RFC 6120, 7395, XEP-0198).
+
+Sans-I/O: bytes go in with `Stream.feed`, events come out of `Stream.next_event`, and what is to be sent of
+`Stream.data_to_send`. The stream negotiates and parses; who gets a resource and what a stanza means is for others.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from contextlib import suppress
+from functools import lru_cache
+from typing import Literal
+
+from nestbox.core.errors import SaslError, StanzaError, StreamError
+from nestbox.core.jid import JID, parse_jid, prepare_domain, prepare_resource
+from nestbox.protocol import features
+from nestbox.protocol.events import (
+    Ack,
+    AckRequest,
+    Authenticated,
+    BindRequest,
+    Closed,
+    EnableSm,
+    Event,
+    Lookup,
+    Nonza,
+    ResumeRequest,
+    StanzaReceived,
+    StartTls,
+)
+from nestbox.protocol.features import StreamOptions
+from nestbox.protocol.sasl import Credentials, Exchange, decode
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el, escape, escape_attribute, local_name, namespace
+from nestbox.wire.framing import FrameReader, frame
+from nestbox.wire.reader import ReaderLimits, StreamEnd, StreamOpen, StreamReader
+from nestbox.wire.stanza import Stanza, iq_error, iq_result
+
+__all__ = [
+    "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "Credentials", "EnableSm", "Event", "Lookup",
+    "Nonza", "ResumeRequest", "StanzaReceived", "StartTls", "Stream", "StreamOptions",
+]  # fmt: skip
+
+_BIND = f"{{{ns.BIND}}}bind"
+_RESOURCE = f"{{{ns.BIND}}}resource"
+_LANG = f"{{{ns.XML}}}lang"
+_STREAM = f"{{{ns.STREAMS}}}stream"
+_STREAM_ERROR = f"{{{ns.STREAMS}}}error"
+_STARTTLS = f"{{{ns.TLS}}}starttls"
+_VERSION = re.compile(r"0*[1-9][0-9]*\.[0-9]+").fullmatch
+
+
+@lru_cache(maxsize=8)
+def _limits(max_bytes: int) -> ReaderLimits:
+    return ReaderLimits(max_bytes)
+
+
+class Stream:
+    """The server's side of one stream.
+
+    ``secure`` says that the way to the client is encrypted already; ``certificate_hash`` is the tls-server-end-point
+    binding (RFC 5929, section 4.1) where known. ``username`` is set once the client is authenticated, ``ready`` once it
+    has a resource, ``sm`` once it has stream management; ``lang`` is the xml:lang it asked for.
+    """
+
+    __slots__ = (
+        "_certificate_hash", "_closed", "_error", "_exchange", "_failures", "_greeted", "_options", "_out", "_queued",
+        "_reader", "_request", "_secure", "_tcp", "_waiting", "lang", "ready", "sm", "username",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        *,
+        framing: Literal["tcp", "websocket"],
+        secure: bool,
+        certificate_hash: bytes | None,
+    ) -> None:
+        self._options = options
+        self._tcp = framing == "tcp"
+        self._secure = secure
+        self._certificate_hash = certificate_hash
+        self._reader = (StreamReader if self._tcp else FrameReader)(_limits(options.max_bytes_before_auth))
+        self._out: list[bytes] = []
+        self._greeted = False  # the stream header of this stream was sent
+        self._closed = False
+        self._error: StreamError | None = None  # to be told next
+        self._queued: Event | None = None  # to be told next
+        self._waiting = ""  # for which answer
+        self._exchange: Exchange | None = None
+        self._failures = 0
+        self._request: Stanza | None = None  # the iq that wants to bind
+        self.username: str | None = None
+        self.ready = False
+        self.sm = False
+        self.lang: str | None = None
+
+    # bytes in, events out, bytes out
+
+    def feed(self, data: bytes) -> None:
+        """Take in what came: bytes of the TCP stream, or one WebSocket message. Never raises."""
+        if self._closed:
+            return
+        if self._waiting == "tls":
+            self._error = StreamError("policy-violation", "the handshake has to come next")
+            return
+        try:
+            self._reader.feed(data)
+        except StreamError as error:
+            self._error = error
+
+    def next_event(self) -> Event | None:
+        """What happened next; None when more bytes, or an answer, are needed. Never raises."""
+        if self._queued is not None:
+            event, self._queued = self._queued, None
+            return event
+        try:
+            if self._error is not None and not self._closed:
+                raise self._error
+            while not self._waiting and not self._closed:
+                item = self._reader.next()
+                if item is None:
+                    return None
+                if self.ready and type(item) is Stanza:
+                    return StanzaReceived(item)
+                event = self._take(item)
+                if event is not None:
+                    return event
+        except StreamError as error:
+            self.close(error)
+            return Closed(error)
+        return None
+
+    def data_to_send(self) -> bytes:
+        """What the negotiation wants to send: over TCP all of it, over WebSocket one message a call; b"" at the end."""
+        out = self._out
+        if not out:
+            return b""
+        if not self._tcp:
+            return out.pop(0)
+        data = b"".join(out)
+        out.clear()
+        return data
+
+    def frame(self, data: bytes) -> bytes:
+        """A stanza in canonical form, or an element that declares its namespace, as this transport carries it."""
+        return data if self._tcp else frame(data)
+
+    def close(self, error: StreamError | None) -> None:
+        """End the stream, with an error where given (RFC 6120, sections 4.4 and 4.9)."""
+        if self._closed:
+            return
+        self._closed = True
+        self._reader = None  # with what it holds
+        if self._waiting == "tls":
+            return  # after <proceed/> nothing goes out in the clear
+        if not self._greeted:
+            self._greet()
+        if error is not None:
+            text = escape(error.text)
+            detail = text if error.condition == "see-other-host" else ""
+            xml = f"<{error.condition} xmlns='{ns.STREAM_ERRORS}'>{detail}</{error.condition}>"
+            if text and not detail:
+                xml += f"<text xmlns='{ns.STREAM_ERRORS}' xml:lang='en'>{text}</text>"
+            self._send_stream("error", xml.encode() + getattr(error, "extra", b""))
+        self._out.append(b"</stream:stream>" if self._tcp else f"<close xmlns='{ns.FRAMING}'/>".encode())
+
+    def _send_stream(self, name: str, children: bytes) -> None:
+        declared = "" if self._tcp else f" xmlns:stream='{ns.STREAMS}'"
+        self._out.append(f"<stream:{name}{declared}>".encode() + children + f"</stream:{name}>".encode())
+
+    # the way to a session
+
+    def _take(self, item: StreamOpen | StreamEnd | Stanza | Element) -> Event | None:
+        if isinstance(item, StreamOpen):
+            return self._open(item)
+        if isinstance(item, StreamEnd) or getattr(item, "tag", None) == _STREAM_ERROR:
+            self.close(None)
+            return Closed(None)
+        if not self._greeted:
+            raise StreamError("bad-format", "a stream begins with <open/>")
+        if isinstance(item, Stanza):
+            return self._bind(item)
+        uri = namespace(item.tag)
+        if uri == ns.SM:
+            return self._stream_management(item)
+        if self.username is None:
+            if uri == ns.SASL:
+                return self._authenticate(item)
+            if item.tag == _STARTTLS:
+                return self._start_tls()
+            raise StreamError("not-authorized", "log in first")
+        if not self.ready or uri in (ns.SASL, ns.TLS, ns.CLIENT, ns.STREAMS):
+            raise StreamError("unsupported-stanza-type", "not here, not now")
+        return Nonza(item)
+
+    def _open(self, header: StreamOpen) -> None:
+        """Check a stream header (RFC 6120, section 4.7) and answer with ours and the features."""
+        if self._greeted:
+            raise StreamError("bad-format", "the stream is open already")
+        attributes = header.attributes
+        if self._tcp:
+            if local_name(header.tag) != "stream":
+                raise StreamError("bad-format", "a stream begins with <stream/>")
+            if header.tag != _STREAM or header.default_ns not in (None, ns.CLIENT, ns.STREAMS):
+                raise StreamError("invalid-namespace", "only clients are served here")
+        self.lang = attributes.get(_LANG)
+        to = attributes.get("to")
+        if not to:
+            raise StreamError("improper-addressing", "the stream header lacks 'to'")
+        if not self._is_here(to):
+            raise StreamError("host-unknown", "that domain is not served here")
+        if not _VERSION(attributes.get("version", "")):
+            raise StreamError("unsupported-version", "version 1.0 is needed")
+        self._greet(attributes.get("from"))
+        if self.username is None:
+            children = features.before_authentication(self._options, self._secure, self._certificate_hash)
+        else:
+            children = features.after_authentication(self._options)
+        self._send_stream("features", children)
+
+    def _is_here(self, to: str) -> bool:
+        try:
+            return len(to) < 256 and prepare_domain(to) == self._options.domain
+        except ValueError:
+            return False
+
+    def _greet(self, peer: str | None = None) -> None:
+        """Send our stream header; it goes before everything, even an error (RFC 6120, section 4.9.1.2)."""
+        self._greeted = True
+        to = ""
+        if peer and len(peer) < 256:
+            with suppress(ValueError):
+                to = f' to="{escape_attribute(str(parse_jid(peer)))}"'
+        options = self._options
+        attributes = f"from='{options.domain}' id='{secrets.token_hex(8)}' version='1.0' xml:lang='{options.lang}'{to}"
+        if self._tcp:
+            names = f"xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'"
+            self._out.append(f"<?xml version='1.0'?><stream:stream {names} {attributes}>".encode())
+        else:
+            self._out.append(f"<open xmlns='{ns.FRAMING}' {attributes}/>".encode())
+
+    # TLS (RFC 6120, section 5)
+
+    def _start_tls(self) -> Event:
+        if self._secure or not self._options.starttls or not self._tcp:
+            self._out.append(f"<failure xmlns='{ns.TLS}'/>".encode())
+            self.close(None)
+            return Closed(None)
+        if self._reader.pending:  # would be taken for something that came encrypted
+            raise StreamError("policy-violation", "the handshake has to come next")
+        self._out.append(f"<proceed xmlns='{ns.TLS}'/>".encode())
+        self._waiting = "tls"
+        return StartTls()
+
+    def tls_established(self, certificate_hash: bytes | None) -> None:
+        """Answer `StartTls`: what is fed from now on comes out of TLS."""
+        self._waiting = ""
+        self._secure = True
+        self._certificate_hash = certificate_hash
+        self._exchange = None
+        self._new_stream()
+
+    def _new_stream(self) -> None:
+        self._reader.restart()
+        self._greeted = False
+
+    # login (RFC 6120, section 6)
+
+    def _authenticate(self, item: Element) -> Event | None:
+        try:
+            name = local_name(item.tag)
+            if name == "auth":
+                if not self._secure and self._options.require_tls:
+                    raise SaslError("encryption-required", "start TLS first")
+                self._exchange = Exchange(item.get("mechanism", ""), self._options, self._certificate_hash)
+                data = decode(item.text)
+                if data is None:
+                    self._out.append(f"<challenge xmlns='{ns.SASL}'/>".encode())
+                    return None
+            elif name == "response" and self._exchange is not None:
+                data = decode(item.text) or b""
+            else:
+                raise SaslError("aborted" if name == "abort" else "malformed-request")
+            success = self._exchange.receive(data)
+        except SaslError as error:
+            self._login_failed(error)
+            return None
+        if success is not None:
+            return self._login_done(success)
+        self._waiting = "credentials"
+        return Lookup(self._exchange.username)
+
+    def credentials(self, credentials: Credentials | None) -> None:
+        """Answer `Lookup`; None: there is no such account."""
+        if self._waiting != "credentials":
+            return
+        self._waiting = ""
+        try:
+            challenge = self._exchange.answer(credentials)
+        except SaslError as error:
+            try:
+                self._login_failed(error)
+            except StreamError as end:
+                self._error = end
+            return
+        if challenge is None:
+            self._queued = self._login_done(b"")
+        else:
+            text = base64.b64encode(challenge).decode()
+            self._out.append(f"<challenge xmlns='{ns.SASL}'>{text}</challenge>".encode())
+
+    def _login_failed(self, error: SaslError) -> None:
+        self._exchange = None
+        self._failures += 1
+        text = f"<text xml:lang='en'>{escape(error.text)}</text>" if error.text else ""
+        self._out.append(f"<failure xmlns='{ns.SASL}'><{error.condition}/>{text}</failure>".encode())
+        if self._failures >= self._options.max_attempts:
+            raise StreamError("policy-violation", "too many failed logins")
+
+    def _login_done(self, data: bytes) -> Event:
+        self.username = self._exchange.username
+        self._exchange = None
+        self._out.append(f"<success xmlns='{ns.SASL}'>{base64.b64encode(data).decode()}</success>".encode())
+        self._new_stream()
+        self._reader.limits = _limits(self._options.max_bytes)
+        self._reader.stepwise = False
+        return Authenticated(self.username)
+
+    # resource binding (RFC 6120, section 7)
+
+    def _bind(self, stanza: Stanza) -> Event | None:
+        payload = stanza.payload
+        if self.username is None or stanza.kind != "iq" or payload is None or payload.tag != _BIND:
+            raise StreamError("not-authorized", "log in and bind a resource first")
+        for name in ("to", "from"):  # the client has no address yet
+            stanza.element.attrib.pop(name, None)
+        self._request = stanza
+        resource = payload.findtext(_RESOURCE) or None
+        try:
+            if stanza.type != "set" or (resource and len(resource) > 1023):
+                raise ValueError("no resource")
+            resource = resource and prepare_resource(resource)
+        except ValueError:
+            self.bind_failed(StanzaError("bad-request", "that is no resource"))
+            return None
+        self._waiting = "bind"
+        return BindRequest(resource)
+
+    def bound(self, jid: JID) -> None:
+        """Answer `BindRequest` with the full address."""
+        self._waiting = ""
+        self.ready = True
+        address = el(f"{{{ns.BIND}}}jid", text=str(jid))
+        self._out.append(self.frame(iq_result(self._request, el(_BIND, None, address)).encode()))
+        self._request = None
+
+    def bind_failed(self, error: StanzaError) -> None:
+        """Answer `BindRequest` with a refusal; the client may try again."""
+        self._waiting = ""
+        self._out.append(self.frame(iq_error(self._request, error.element()).encode()))
+
+    # stream management (XEP-0198)
+
+    def _stream_management(self, item: Element) -> Event | None:
+        name = local_name(item.tag)
+        if name == "r" and self.sm:
+            return AckRequest()
+        if name == "a" and self.sm:
+            h = _unsigned(item.get("h"))
+            if h is None:
+                raise StreamError("bad-format", "<a/> needs a number")
+            return Ack(h)
+        if not self._options.sm_available:
+            self._sm_failed("feature-not-implemented")
+        elif name == "enable" and self.ready and not self.sm:
+            self._waiting = "sm"
+            return EnableSm(item.get("resume") in ("true", "1"), _unsigned(item.get("max")))
+        elif name == "resume" and self.username is not None and not self.ready:
+            previd, h = item.get("previd"), _unsigned(item.get("h"))
+            if previd and h is not None:
+                self._waiting = "resume"
+                return ResumeRequest(previd, h)
+            self._sm_failed("bad-request")
+        else:
+            self._sm_failed("unexpected-request")
+        return None
+
+    def _sm_failed(self, condition: str, h: int | None = None) -> None:
+        handled = f" h='{h}'" if h is not None else ""
+        xml = f"<failed xmlns='{ns.SM}'{handled}><{condition} xmlns='{ns.STANZA_ERRORS}'/></failed>"
+        self._out.append(xml.encode())
+
+    def sm_enabled(self, id: str | None, max: int | None, location: str | None = None) -> None:
+        """Answer `EnableSm`: ``id`` to resume by, None: not to be resumed; ``max`` in seconds."""
+        self._waiting = ""
+        self.sm = True
+        xml = f"<enabled xmlns='{ns.SM}'"
+        if id is not None:
+            xml += f' id="{escape_attribute(id)}" resume="true"'
+            xml += f' max="{max}"' if max is not None else ""
+            xml += f' location="{escape_attribute(location)}"' if location else ""
+        self._out.append(f"{xml}/>".encode())
+
+    def resumed(self, previd: str, h: int) -> None:
+        """Answer `ResumeRequest`: the session goes on; what the client has not handled is to be sent again."""
+        self._waiting = ""
+        self.ready = self.sm = True
+        self._out.append(f"<resumed xmlns='{ns.SM}' previd=\"{escape_attribute(previd)}\" h='{h}'/>".encode())
+
+    def resume_failed(self, condition: str, h: int | None = None) -> None:
+        """Answer `ResumeRequest`: the client may bind instead. ``h`` counts what its lost session handled."""
+        self._waiting = ""
+        self._sm_failed(condition, h)
+
+
+def _unsigned(text: str | None) -> int | None:
+    """An xs:unsignedInt, None when it is none."""
+    if text and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32:
+        return int(text)
+    return None
