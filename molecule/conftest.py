@@ -1,10 +1,12 @@
 """Helpers for every scenario's testinfra tests: `from conftest import wait_for, port_state, ...`; fixtures need no import."""
 
 import json
+import os
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,15 @@ def container_name(host) -> str:
     return host.backend.get_hostname()
 
 
+def converge(host, **variables) -> subprocess.CompletedProcess:
+    """Run the scenario's role on this host once more, with other variables; the caller looks at `returncode` and `stdout`."""
+    shared = Path(__file__).parent / "shared" / "converge.yml"
+    play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), shared]
+    environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(Path(__file__).parents[1] / "roles")}
+    command = [*play, "-e", json.dumps(variables)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
 @pytest.fixture
 def release(host) -> str:
     """The Ubuntu release under test: "26.04" or "24.04"."""
@@ -51,7 +62,9 @@ def release(host) -> str:
 @pytest.fixture
 def address(host) -> str:
     """The container's address, reachable from the controller."""
-    inspected = subprocess.run(["docker", "inspect", container_name(host)], capture_output=True, text=True, check=True).stdout
+    inspected = subprocess.run(
+        ["docker", "inspect", container_name(host)], capture_output=True, text=True, check=True
+    ).stdout
     networks = json.loads(inspected)[0]["NetworkSettings"]["Networks"]
     return next(iter(networks.values()))["IPAddress"]
 
@@ -61,6 +74,8 @@ def pytest_runtest_makereport(item, call):
     """Add the host's last journal lines to a failed test's report."""
     report = yield
     if report.when == "call" and report.failed and "host" in getattr(item, "funcargs", {}):
-        journal = item.funcargs["host"].run("journalctl --no-pager --lines 200 | grep -vE ' (sudo|ansible-[^ ]*)\\[' | tail -n 40")
+        journal = item.funcargs["host"].run(
+            "journalctl --no-pager --lines 200 | grep -vE ' (sudo|ansible-[^ ]*)\\[' | tail -n 40"
+        )
         report.sections.append(("journal", journal.stdout))
     return report
