@@ -10,7 +10,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 
-from nestbox.bus import open_bus
+from nestbox.bus.base import BusError, open_bus
 from nestbox.config import Config
 from nestbox.core.ids import IdSource
 from nestbox.core.server import TICK, Server
@@ -41,7 +41,7 @@ async def run(config: Config, worker: int) -> None:
     async with AsyncExitStack() as stack:
         try:
             server, connections = await _start(config, worker, stack)
-        except (StoreError, TlsError, OSError) as error:
+        except (StoreError, BusError, TlsError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         if connections.tls is not None:
             loop.add_signal_handler(signal.SIGHUP, _reload, connections.tls)
@@ -60,10 +60,11 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     store = await open_store(config.database.url, commit_window=config.database.commit_window)
     stack.push_async_callback(store.close)
     await store.check_schema()
-    bus = open_bus(config.bus.url, worker)
+    bus = open_bus(config.bus.url, worker, config.domain)
     server = Server(config, store, bus, IdSource(worker))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.registry.reload())
+    bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
     await bus.start(server.registry.receive)
     stack.push_async_callback(bus.close)
     await server.registry.reload()

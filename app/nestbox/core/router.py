@@ -295,6 +295,14 @@ class Router:
             return
         self._server.spawn(self.reroute(op.bare, op.data))
 
+    async def undelivered(self, worker: int, payload: bytes) -> None:
+        """Nobody took what we sent to another worker: forget its sessions, then find another way for the stanza."""
+        registry = self._server.registry
+        await registry.worker_lost(worker)
+        op = registry.decode(payload)
+        if isinstance(op, Deliver):
+            await self.reroute(op.bare, op.data)
+
     async def reroute(self, bare: str, data: bytes) -> None:
         """Find another way for a stanza whose session is gone: other sessions, the offline store, or back."""
         stanza = parse_stanza(data)

@@ -214,8 +214,8 @@ class Connection:
 
     def _stanza(self, stanza: Stanza) -> Coroutine[object, object, object] | None:
         session = self.session
-        if session is None:
-            return None  # the session has ended under us; the stream is closing
+        if session is None or session.link is not self:
+            return None  # the session has ended or moved under us; the stream is closing
         server = self.shared.server
         counts = server.counts
         if stanza.kind == "message":
@@ -226,15 +226,10 @@ class Connection:
             counts.iqs_in += 1
         outcome = server.router.from_client(session, stanza)
         if not isinstance(outcome, int):
-            return self._stanza_later(session, outcome)
+            return session.count_later(outcome, server.store.committer)
         if session.sm is not None:
             session.count(outcome, server.store.committer.committed)
         return None
-
-    async def _stanza_later(self, session: Session, outcome: Coroutine[object, object, int]) -> None:
-        batch = await outcome
-        if session.sm is not None:
-            session.count(batch, self.shared.server.store.committer.committed)
 
     def _start_tls(self, event: StartTls) -> None:
         self._flush()
@@ -252,7 +247,10 @@ class Connection:
 
     def _authenticated(self, event: Authenticated) -> None:
         self.username = prepare_localpart(event.username)
-        self.shared.server.counts.logins += 1
+        server = self.shared.server
+        server.counts.logins += 1
+        if self.transport.kind == "websocket":
+            self.transport.max_message = server.config.limits.stanza_bytes
 
     async def _bind(self, event: BindRequest) -> None:
         transport = self.transport
@@ -278,7 +276,6 @@ class Connection:
         self._flush()
         for data in session.sm.unacked():
             self.send_stanza(data)
-        session.release()
         if self not in self.shared.open:
             self.session = None
             await server.connection_lost(session, clean=False)
