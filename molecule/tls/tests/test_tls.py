@@ -35,7 +35,9 @@ def test_a_second_run_changes_nothing(host):
 
 
 def test_the_timer_will_run(host):
-    shown = host.check_output("systemctl show nestbox-tls-renew.timer --property=ActiveState,UnitFileState,NextElapseUSecRealtime")
+    shown = host.check_output(
+        "systemctl show nestbox-tls-renew.timer --property=ActiveState,UnitFileState,NextElapseUSecRealtime"
+    )
     assert "ActiveState=active" in shown and "UnitFileState=enabled" in shown
     assert "NextElapseUSecRealtime=\n" not in shown + "\n"
     assert host.run("systemctl is-active certbot.timer").stdout.strip() != "active", "two timers would fight"

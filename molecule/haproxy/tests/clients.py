@@ -1,0 +1,84 @@
+"""Clients of the appliance, run on the controller, and HAProxy's admin socket."""
+
+import json
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Self
+
+from conftest import container_name
+
+
+def tls_context(host, *alpn: str) -> ssl.SSLContext:
+    """Return what a client uses that trusts the appliance's own authority."""
+    context = ssl.create_default_context(
+        cafile=Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], f"{container_name(host)}.pem")
+    )
+    context.set_alpn_protocols(list(alpn))
+    return context
+
+
+class Client:
+    """A connection to a port of the appliance, over TLS when a context is given; usable as a context manager."""
+
+    def __init__(
+        self, address: str, port: int, context: ssl.SSLContext | None = None, name: str = "nestbox.test"
+    ) -> None:
+        self.socket = socket.create_connection((address, port), timeout=10)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def greeting(self) -> dict:
+        """Return what the stand-in worker says of a connection to 5222 or 5223."""
+        return json.loads(self.file.readline())
+
+    def echoes(self) -> bool:
+        """Tell whether a line goes to the worker and back; False once the connection is closed."""
+        try:
+            self.socket.sendall(b"still there?\n")
+            return self.file.readline() == b"still there?\n"
+        except (ConnectionError, ssl.SSLError):
+            return False
+
+    def request(self, path: str, host: str = "nestbox.test", *headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Send a GET and return status, headers (lower case) and body."""
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]
+        self.socket.sendall("\r\n".join(lines).encode())
+        status = int(self.file.readline().split()[1])
+        answered = {}
+        while line := self.file.readline().strip():
+            name, value = line.decode().split(":", 1)
+            answered[name.lower()] = value.strip()
+        return status, answered, self.file.read(int(answered.get("content-length", 0)))
+
+
+def xmpp_worker(address: str) -> int:
+    """Return the number of the worker that a new connection to 5222 meets."""
+    with Client(address, 5222) as client:
+        return client.greeting()["worker"]
+
+
+def admin(host, command: str) -> str:
+    """Send one command to HAProxy's admin socket and return the answer."""
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
+        "s.sendall(sys.argv[1].encode() + b'\\n'); print(b''.join(iter(lambda: s.recv(65536), b'')).decode())"
+    )
+    return host.check_output("python3 -c %s %s", script, command)
+
+
+def server_states(host, worker: int) -> dict[str, str]:
+    """Return the state of one worker by backend, as HAProxy's statistics name it."""
+    rows = [
+        line.split(",") for line in admin(host, "show stat -1 4 -1").splitlines() if line and not line.startswith("#")
+    ]
+    return {row[0]: row[17] for row in rows if row[1] == f"w{worker}"}

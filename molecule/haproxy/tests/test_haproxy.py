@@ -1,0 +1,213 @@
+"""Role haproxy: what clients meet on the ports, what workers are told, and who may look inside."""
+
+import json
+import ssl
+
+import pytest
+from clients import Client, admin, tls_context
+from conftest import converge, port_state, unit_properties, wait_for
+
+
+def test_http_leads_to_https_without_the_port(address):
+    for name in ["nestbox.test", "nestbox.test:8080"]:
+        with Client(address, 80) as client:
+            status, headers, _ = client.request("/invite/abc?x=1", name)
+        assert (status, headers["location"]) == (301, "https://nestbox.test/invite/abc?x=1")
+
+
+def test_an_acme_challenge_reaches_certbot(host, address):
+    with Client(address, 80) as client:
+        assert client.request("/.well-known/acme-challenge/token")[0] == 503
+    host.check_output(
+        "mkdir -p /tmp/c/.well-known/acme-challenge && echo answer >/tmp/c/.well-known/acme-challenge/token"
+    )
+    host.check_output(
+        "systemd-run --unit=certbot-stand-in --collect python3 -m http.server -b 127.0.0.1 -d /tmp/c 8402"
+    )
+    try:
+        wait_for(lambda: host.run("ss -Hltn 'sport = :8402' | grep -q .").rc == 0, what="the stand-in for certbot")
+        with Client(address, 80) as client:
+            status, _, body = client.request("/.well-known/acme-challenge/token")
+        assert (status, body) == (200, b"answer\n")
+    finally:
+        host.run("systemctl stop certbot-stand-in")
+
+
+def test_a_worker_learns_who_calls_over_https_and_cannot_be_lied_to(host, address):
+    lies = [
+        "X-Forwarded-For: 1.2.3.4",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Host: evil",
+        "Forwarded: for=1.2.3.4",
+        "X-Real-IP: 1.2.3.4",
+    ]
+    with Client(address, 443, tls_context(host, "http/1.1")) as client:
+        own = client.socket.getsockname()[0]
+        status, headers, body = client.request("/", "nestbox.test", *lies)
+    assert status == 200 and headers["strict-transport-security"] == "max-age=63072000"
+    told = [(name.lower(), value) for name, value in json.loads(body)["headers"]]
+    assert ("x-forwarded-for", own) in told and ("x-forwarded-proto", "https") in told
+    assert "1.2.3.4" not in str(told) and "evil" not in str(told), told
+
+
+@pytest.mark.parametrize(("port", "offered"), [(443, "h2"), (443, "http/1.1"), (5223, "xmpp-client")])
+def test_the_protocol_is_agreed_on_in_the_handshake(host, address, port, offered):
+    with Client(address, port, tls_context(host, offered)) as client:
+        assert client.socket.selected_alpn_protocol() == offered
+
+
+def test_a_websocket_is_one_tunnel_to_one_worker(host, address):
+    with Client(address, 443, tls_context(host, "http/1.1")) as client:
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        status, headers, _ = client.request(
+            "/xmpp-websocket", "nestbox.test", "Connection: Upgrade", "Upgrade: websocket", key
+        )
+        assert status == 101 and headers["x-worker"] in ("1", "2")
+        assert client.echoes() and client.echoes()
+
+
+def test_5222_is_passed_through_and_the_worker_learns_who_calls(address):
+    with Client(address, 5222) as client:
+        own = client.socket.getsockname()
+        told = client.greeting()
+        assert (told["source"], told["port"], told["tls"]) == (*own, False)
+        assert client.echoes()
+
+
+def test_5223_ends_tls_and_the_worker_learns_for_which_name(host, address):
+    with Client(address, 5223, tls_context(host, "xmpp-client"), "rooms.nestbox.test") as client:
+        own = client.socket.getsockname()
+        told = client.greeting()
+        assert (told["source"], told["port"], told["tls"], told["authority"]) == (*own, True, "rooms.nestbox.test")
+        assert client.echoes()
+
+
+def test_old_tls_is_refused_and_1_2_works(host, address):
+    for version, accepted in [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)]:
+        context = tls_context(host)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        try:
+            with Client(address, 443, context) as client:
+                assert accepted and client.socket.version() == "TLSv1.2"
+        except ssl.SSLError:
+            assert not accepted
+
+
+def handshake(host, *options: str) -> str:
+    """Return what openssl says of a handshake with port 443."""
+    command = "openssl s_client -connect 127.0.0.1:443 -servername nestbox.test -tls1_3 </dev/null 2>/dev/null "
+    return host.check_output(command + " ".join(options))
+
+
+def test_the_quantum_safe_group_is_spoken_where_openssl_knows_it(host, release):
+    group = "X25519MLKEM768" if release >= "26" else "X25519"
+    assert "Cipher is TLS_" in handshake(host, "-groups", group)
+    if release >= "26":
+        assert f"Negotiated TLS1.3 group: {group}" in handshake(host), "the default of a client that knows it"
+
+
+def test_a_cpu_without_aes_gets_the_cipher_that_is_quick_there(host):
+    """A Pi 4 has none; a client that would take either then gets CHACHA20."""
+    either = ["-ciphersuites", "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"]
+    if host.run("grep -qwE '^(flags|Features).* aes' /proc/cpuinfo").rc == 0:
+        assert "Cipher is TLS_AES_128_GCM_SHA256" in handshake(host, *either)
+    ran = converge(host, haproxy_aes=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "Cipher is TLS_CHACHA20_POLY1305_SHA256" in handshake(host, *either)
+    assert converge(host).returncode == 0
+
+
+def test_statistics_and_metrics_are_for_this_machine_only(host, address):
+    assert port_state(address, 8404) == "closed"
+    metrics = host.check_output("curl -sS http://127.0.0.1:8404/metrics")
+    assert 'haproxy_server_status{proxy="be_http",server="w2",state="UP"} 1' in metrics
+    assert "fe_c2s" in host.check_output("curl -sS 'http://127.0.0.1:8404/stats;csv'")
+    knock = "import socket; socket.socket(socket.AF_UNIX).connect('/run/haproxy/admin.sock')"
+    refused = host.run("runuser -u nestbox -- python3 -c %s", knock)
+    assert refused.rc != 0 and "PermissionError" in refused.stderr
+
+
+def test_one_source_cannot_take_all_connections(host):
+    """20 at a time and 60 in ten seconds, says this scenario; the clients are inside, where the limits hold."""
+    script = """
+import socket
+kept = []
+def open_one():
+    try:
+        s = socket.create_connection(("127.0.0.1", 5222), 5)
+        return s if s.recv(1) else None
+    except ConnectionError:
+        return None
+for n in range(25): kept.append(open_one())
+print("at a time", len([s for s in kept if s]))
+for s in kept:
+    if s: s.close()
+total = 25
+while total < 100:
+    s = open_one(); total += 1
+    if total > 62 and s is None: break
+    if s: s.close()
+print("in ten seconds", total)
+"""
+    admin(host, "clear table st_source")
+    said = host.check_output("python3 -c %s", script)
+    assert "at a time 20\n" in said
+    assert int(said.rsplit(" ", 1)[1]) < 70, said
+    admin(host, "clear table st_source")
+
+
+def test_one_source_cannot_ask_without_end(host):
+    admin(host, "clear table st_source")
+    codes = host.check_output("curl -sk --http1.1 -o /dev/null -w '%{http_code}\n' 'https://127.0.0.1/[1-40]'").split()
+    admin(host, "clear table st_source")
+    assert codes[:30] == ["200"] * 30 and codes[-1] == "429", codes
+
+
+def test_the_process_is_confined(host):
+    master = unit_properties(host, "haproxy")["MainPID"]
+    worker = host.check_output("pgrep -P %s", master).split()[0]
+    assert host.check_output("ps -o user=,group= -p %s", worker).split() == ["haproxy", "nestbox"]
+    for process in (master, worker):
+        status = host.check_output("cat /proc/%s/status", process)
+        assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
+    assert host.run("nsenter --target %s --mount touch /etc/haproxy/written", master).rc != 0
+    assert host.run("nsenter --target %s --mount touch /run/haproxy/written", master).rc == 0
+    wanted = int(unit_properties(host, "haproxy")["LimitNOFILE"])
+    assert wanted == 4500
+
+
+def test_it_comes_back_after_a_kill(host, address):
+    killed = unit_properties(host, "haproxy")["MainPID"]
+    host.check_output("kill -9 %s", killed)
+    wait_for(lambda: unit_properties(host, "haproxy")["MainPID"] not in ("0", killed), what="HAProxy after a kill")
+    wait_for(lambda: port_state(address, 5222) == "open", what="port 5222")
+
+
+def test_a_taken_port_is_named_in_one_sentence(host, address):
+    host.check_output("systemctl stop haproxy")
+    host.check_output("systemd-run --unit=intruder --collect python3 -m http.server 5223")
+    try:
+        wait_for(lambda: port_state(address, 5223) == "open", what="the intruder")
+        refused = converge(host)
+        assert refused.returncode != 0 and "Port 5223 is taken by python3; stop it there" in refused.stdout, (
+            refused.stdout
+        )
+    finally:
+        host.check_output("systemctl stop intruder; systemctl start haproxy")
+
+
+def test_too_many_connections_for_the_system_are_refused_in_one_sentence(host):
+    most = int(host.check_output("awk '/Max open files/ {print $5}' /proc/1/limits"))
+    refused = converge(host, haproxy_maxconn=most)
+    assert (
+        refused.returncode != 0
+        and f"set nestbox_max_connections to {(most - 500) // 2} or less" in refused.stdout.replace("\n", " ")
+    )
+
+
+def test_a_bad_configuration_never_lands(host, address):
+    before = host.check_output("sha256sum /etc/haproxy/haproxy.cfg")
+    refused = converge(host, haproxy_unlimited_sources=["10.0.0.0/99"])
+    assert refused.returncode != 0 and "failed to validate" in refused.stdout, refused.stdout
+    assert host.check_output("sha256sum /etc/haproxy/haproxy.cfg") == before and port_state(address, 5222) == "open"

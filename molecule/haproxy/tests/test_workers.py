@@ -1,0 +1,126 @@
+"""Role haproxy: workers that die, fall ill or are drained, and a reload, without a client noticing more than it must."""
+
+import threading
+
+import pytest
+from clients import Client, admin, server_states, tls_context, xmpp_worker
+from conftest import wait_for
+
+BACKENDS = ["be_http", "be_websocket", "be_c2s", "be_c2s_tls"]
+
+
+def all_states(host, worker: int, state: str) -> bool:
+    """Tell whether the worker has that state in all four backends."""
+    states = server_states(host, worker)
+    return sorted(states) == sorted(BACKENDS) and all(value.startswith(state) for value in states.values())
+
+
+@pytest.fixture(autouse=True)
+def both_up(host):
+    """Begin and end each test with two workers in service."""
+
+    def ready() -> bool:
+        return all(server_states(host, n)["be_http"].startswith("UP") for n in (1, 2))
+
+    wait_for(ready, what="both workers")
+    yield
+    host.check_output("rm -f /run/nestbox/*/sick; systemctl start nestbox@1 nestbox@2")
+    admin(host, "set server be_http/w1 state ready")
+    wait_for(ready, what="both workers")
+
+
+@pytest.fixture
+def connect(address):
+    """Return a function that opens and keeps a connection to a given worker."""
+    kept = []
+
+    def to(worker: int) -> Client:
+        for _ in range(20):
+            client = Client(address, 5222)
+            kept.append(client)
+            if client.greeting()["worker"] == worker:
+                return client
+        raise AssertionError(f"no connection reached worker {worker}")
+
+    yield to
+    for client in kept:
+        client.__exit__()
+
+
+def test_connections_are_shared_out_evenly(address):
+    clients = [Client(address, 5222) for _ in range(20)]
+    met = [client.greeting()["worker"] for client in clients]
+    for client in clients:
+        client.__exit__()
+    assert met.count(1) == met.count(2) == 10
+
+
+def test_a_dead_worker_is_routed_around_at_once(host, address, connect):
+    client = connect(1)
+    host.check_output("systemctl kill --signal=KILL nestbox@1 && rm -rf /run/nestbox/1")
+    assert not client.echoes()
+    assert [xmpp_worker(address) for _ in range(10)] == [2] * 10
+    with Client(address, 443, tls_context(host, "http/1.1")) as https:
+        assert all(https.request("/")[0] == 200 for _ in range(5))
+    host.check_output("systemctl start nestbox@1")
+    wait_for(lambda: all_states(host, 1, "UP"), what="worker 1 up in every backend")
+    connect(1)
+
+
+def test_an_ill_worker_is_taken_out_and_its_clients_are_sent_away(host, address, connect):
+    client, other = connect(1), connect(2)
+    host.check_output("touch /run/nestbox/1/sick")
+    wait_for(lambda: all_states(host, 1, "DOWN"), what="worker 1 down in every backend")
+    assert not client.echoes() and other.echoes()
+    assert [xmpp_worker(address) for _ in range(10)] == [2] * 10
+    host.check_output("rm /run/nestbox/1/sick")
+    wait_for(lambda: all_states(host, 1, "UP"), what="worker 1 up in every backend")
+
+
+def test_a_drained_worker_keeps_its_clients_and_gets_no_new_ones(host, address, connect):
+    client = connect(1)
+    admin(host, "set server be_http/w1 state drain")
+    wait_for(lambda: all_states(host, 1, "DRAIN"), what="worker 1 drained in every backend")
+    assert [xmpp_worker(address) for _ in range(10)] == [2] * 10
+    with Client(address, 5223, tls_context(host, "xmpp-client")) as tls:
+        assert tls.greeting()["worker"] == 2
+    assert client.echoes()
+    admin(host, "set server be_http/w1 state ready")
+    wait_for(lambda: all_states(host, 1, "UP"), what="worker 1 ready in every backend")
+    connect(1)
+
+
+def test_no_worker_at_all_is_an_answer_and_not_a_hang(host, address):
+    host.check_output("systemctl stop nestbox@1 nestbox@2")
+    with Client(address, 443, tls_context(host, "http/1.1")) as https:
+        assert https.request("/")[0] == 503
+
+
+def test_a_reload_cuts_nobody_off_and_refuses_nobody(host, address, connect):
+    old = [connect(1), connect(2)]
+    stop, met, refused = threading.Event(), [], []
+
+    def keep_coming() -> None:
+        while not stop.is_set():
+            try:
+                met.append(xmpp_worker(address))
+            except (OSError, ValueError) as error:
+                refused.append(error)
+
+    newcomers = threading.Thread(target=keep_coming)
+    newcomers.start()
+    try:
+        for _ in range(3):
+            before = admin(host, "show info").split("\nPid: ")[1].split()[0]
+            count = len(met)
+            host.check_output("systemctl reload haproxy")
+            wait_for(
+                lambda before=before: admin(host, "show info").split("\nPid: ")[1].split()[0] != before,
+                what="the new process",
+            )
+            wait_for(lambda count=count: len(met) > count + 20, what="connections meanwhile")
+    finally:
+        stop.set()
+        newcomers.join()
+    assert not refused, refused[:3]
+    assert all(client.echoes() for client in old)
