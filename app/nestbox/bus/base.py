@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Bus", "BusCounts", "BusError", "Handler", "open_bus"]
+__all__ = ["Bus", "BusCounts", "BusError", "Handler"]
 
 Handler = Callable[[bytes], None]
 
@@ -28,6 +28,7 @@ class BusCounts:
 class Bus(Protocol):
     """Messages between workers, and small values that all of them see. Times are in seconds.
 
+    ``worker`` 0 is a guest such as nestboxctl: it is not counted among the workers, and is sent nothing.
     Values are bytes; keys and fields are strings. Every coroutine raises BusError when the bus stays away.
 
     The three callbacks may be set before ``start``:
@@ -85,14 +86,3 @@ class Bus(Protocol):
 
     async def take(self, key: str) -> bytes | None:
         """A value, removed in the same step: of several takers one gets it."""
-
-
-def open_bus(url: str, worker: int, domain: str) -> Bus:
-    """The bus of the configuration: ``local``, ``unix:///path`` or ``redis://host:port``. Raises ValueError."""
-    if url == "local":
-        from nestbox.bus.local import LocalBus
-
-        return LocalBus(worker)
-    from nestbox.bus.redis import RedisBus
-
-    return RedisBus(url, worker, domain)

@@ -24,14 +24,16 @@ ALIVE_SECONDS = 10
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
 
+_PREFIX = "nestbox:"
+_ALL = f"{_PREFIX}all"
 _HEAD = struct.Struct("!BII")  # worker, life, number
 _LENGTH = struct.Struct("!I")
 
 
 class RedisBus:
-    """See Bus. ``worker`` is 0 to 31; all workers of one ``domain`` at ``url`` see each other."""
+    """See Bus. ``worker`` is 1 to 31, or 0 for a guest; all workers at ``url`` see each other."""
 
-    def __init__(self, url: str, worker: int, domain: str) -> None:
+    def __init__(self, url: str, worker: int) -> None:
         if not 0 <= worker < MAX_WORKERS:
             raise ValueError(f"a worker's number must be from 0 to {MAX_WORKERS - 1}")
         self.worker = worker
@@ -39,8 +41,6 @@ class RedisBus:
         self.on_reconnect: Callable[[], None] = lambda: None
         self.on_worker_lost: Callable[[int], None] = lambda worker: None
         self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
-        self._prefix = f"nestbox:{domain}:"
-        self._all = f"{self._prefix}all"
         self._life = secrets.randbits(32)  # a restarted worker is not the one that it was
         self._commands = RespConnection(url, lambda: None)
         self._subscriber = RespConnection(url, self._subscribe, self._pushed)
@@ -73,7 +73,8 @@ class RedisBus:
         except TimeoutError as error:
             raise BusError("the bus does not let us subscribe") from error
         await self._beat(first=True)
-        self._publish(self._all, [])  # hello
+        if self.worker:
+            self._publish(_ALL, [])  # hello
         self._heart = loop.create_task(self._beat_on())
 
     async def close(self) -> None:
@@ -81,28 +82,28 @@ class RedisBus:
         if self._heart is not None:
             self._heart.cancel()
         self._seal()
-        if self._commands.connected:
+        if self.worker and self._commands.connected:
             self._commands.send(("DEL", self._alive_key(self.worker)), lambda reply: None)
         await self._commands.stop()
         await self._subscriber.stop()
 
     def workers(self) -> set[int]:
         """See Bus.workers."""
-        return {self.worker, *self._alive}
+        return {self.worker, *self._alive} - {0}
 
     # sending
 
     def send(self, worker: int, payload: bytes) -> None:
         """See Bus.send."""
-        if self._all in self._out:
+        if _ALL in self._out:
             self._seal()
-        self._queue(f"{self._prefix}worker:{worker}", payload)
+        self._queue(f"{_PREFIX}worker:{worker}", payload)
 
     def broadcast(self, payload: bytes) -> None:
         """See Bus.broadcast."""
-        if self._out and self._all not in self._out:
+        if self._out and _ALL not in self._out:
             self._seal()
-        self._queue(self._all, payload)
+        self._queue(_ALL, payload)
 
     def _queue(self, channel: str, payload: bytes) -> None:
         if not self._out:
@@ -125,7 +126,7 @@ class RedisBus:
             parts += (_LENGTH.pack(len(payload)), payload)
 
         def done(reply: object) -> None:
-            if channel == self._all:
+            if channel == _ALL:
                 return
             if isinstance(reply, Exception) or reply == 0:
                 self._undelivered(int(channel.rpartition(":")[2]), payloads)
@@ -147,7 +148,7 @@ class RedisBus:
     # receiving
 
     def _subscribe(self) -> None:
-        self._subscriber.send_first("SUBSCRIBE", f"{self._prefix}worker:{self.worker}", self._all)
+        self._subscriber.send_first("SUBSCRIBE", f"{_PREFIX}worker:{self.worker}", _ALL)
 
     def _pushed(self, reply: object) -> None:
         if type(reply) is not list:
@@ -196,11 +197,11 @@ class RedisBus:
     # who is alive
 
     def _alive_key(self, worker: int) -> str:
-        return f"{self._prefix}alive:{worker}"
+        return f"{_PREFIX}alive:{worker}"
 
     def _met(self, worker: int, life: int) -> None:
         known = self._alive.get(worker)
-        if known != life:
+        if known != life and worker:
             self._alive[worker] = life
             if known is not None:
                 self._lost(worker)
@@ -232,15 +233,16 @@ class RedisBus:
     async def _beat(self, first: bool = False) -> None:
         """Say that we live, see who else does."""
         loop = asyncio.get_running_loop()
-        words = ("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS, "GET")
-        before = await self._commands.ask(*words)
-        if not first and before is None:  # we were thought dead (or the engine was restarted)
-            self._forgive_until = loop.time() + ALIVE_SECONDS
-            self._missed()
-        elif not first and int(before) != self._life:
-            _log.error("another process says that it is worker %d", self.worker)
+        if self.worker:
+            words = ("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS, "GET")
+            before = await self._commands.ask(*words)
+            if not first and before is None:  # we were thought dead (or the engine was restarted)
+                self._forgive_until = loop.time() + ALIVE_SECONDS
+                self._missed()
+            elif not first and int(before) != self._life:
+                _log.error("another process says that it is worker %d", self.worker)
         # Comes back over the subscription, which shows that it works.
-        self._commands.send(("PUBLISH", f"{self._prefix}worker:{self.worker}", _HEAD.pack(self.worker, 0, 0)), _ignore)
+        self._commands.send(("PUBLISH", f"{_PREFIX}worker:{self.worker}", _HEAD.pack(self.worker, 0, 0)), _ignore)
         values = await self._commands.ask("MGET", *[self._alive_key(worker) for worker in range(MAX_WORKERS)])
         found = {worker: int(value) for worker, value in enumerate(values) if value is not None}
         found.pop(self.worker, None)
@@ -254,7 +256,7 @@ class RedisBus:
     # values
 
     def _key(self, key: str) -> str:
-        return f"{self._prefix}{key}"
+        return f"{_PREFIX}{key}"
 
     async def hset(self, key: str, field: str, value: bytes) -> None:
         """See Bus.hset."""
