@@ -151,7 +151,7 @@ class Router:
 
     def _message(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
         if to.domain != self.domain:
-            return self._elsewhere(sender, to, stanza, session)
+            return self.elsewhere(sender, to, stanza, session)
         if not to.local:
             raise StanzaError("service-unavailable", "The server itself takes no messages.")
         recipient = self._server.users.peek(to.local)
@@ -224,7 +224,7 @@ class Router:
         if asking and len(stanza.element) != 1:
             raise StanzaError("bad-request", "An iq of type get or set has exactly one child.")
         if to.domain != self.domain:
-            return self._elsewhere(sender, to, stanza, session)
+            return self.elsewhere(sender, to, stanza, session)
         if to.is_full and to.local:
             return self._iq_to_session(sender, to, stanza)
         if not asking:
@@ -274,7 +274,8 @@ class Router:
         else:
             self.send(answer)
 
-    def _elsewhere(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+    def elsewhere(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+        """Hand a stanza to the host it is for, when that is not the account host. Raises StanzaError."""
         host = self.hosts.get(to.domain)
         if host is None:
             raise StanzaError("remote-server-not-found", f"This server does not talk to {to.domain}.")

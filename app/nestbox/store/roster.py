@@ -15,7 +15,7 @@ from nestbox.store.errors import NoSuchAccount, StoreFull
 from nestbox.store.schema import accounts, roster, roster_requests
 from nestbox.store.upsert import upsert
 
-__all__ = ["Contact", "Roster", "RosterItem"]
+__all__ = ["Contact", "Decide", "Roster", "RosterItem"]
 
 KEPT_REMOVALS = 64  # an older client gets the whole roster instead
 MAX_REQUESTS = 1_000
@@ -81,11 +81,13 @@ class Roster:
             await _forget_old_removals(connection, user_id)
         return ver
 
-    async def change(self, user_id: int, jid: str, decide: Decide, limit: int) -> tuple[Contact, Contact]:
-        """Change a contact and its request in one transaction, whoever else changes this roster; before and after.
+    async def change(self, user_id: int, jid: str, decide: Decide, limit: int) -> tuple[Contact, Contact, int]:
+        """Change a contact and its request in one transaction, whoever else changes this roster.
 
-        ``decide`` is given the contact as it is and returns it as it shall be: an item to write (its ``ver`` is set), or
-        None to remove it. What it raises is passed on and nothing is changed. Raises StoreFull for a new item beyond
+        Returns both as they were and as they are, and the roster's version where the item has changed (else 0).
+
+        ``decide`` is given the contact as it is and returns it as it shall be: an item to write (its ``ver`` is set),
+        or None to remove it. What it raises is passed on and nothing is changed. Raises StoreFull for a new item beyond
         ``limit`` or a request beyond `MAX_REQUESTS`.
         """
         async with self._database.write() as connection:
@@ -93,17 +95,18 @@ class Roster:
             await connection.execute(select(accounts.c.id).where(accounts.c.id == user_id).with_for_update())
             before = await _contact(connection, user_id, jid)
             after = decide(before)
+            ver = 0
             if after.item != before.item:
                 if before.item is None and await _count(connection, roster, user_id) >= limit:
                     raise StoreFull("The roster is full.")
                 item = after.item or RosterItem(jid, subscription="remove")
-                item.ver = await _next_version(connection, user_id)
+                item.ver = ver = await _next_version(connection, user_id)
                 await connection.execute(upsert(self._database.kind, roster, _row(user_id, item)))
                 if after.item is None:
                     await _forget_old_removals(connection, user_id)
             if after.request != before.request:
                 await self._set_request(connection, user_id, jid, after.request)
-        return before, after
+        return before, after, ver
 
     async def _set_request(self, connection: AsyncConnection, user_id: int, jid: str, presence: bytes | None) -> None:
         table = roster_requests
