@@ -33,7 +33,6 @@ MODULES = (
     "stanza_ids",
     "client_state",
     "disco",
-    "caps",
     "ping",
     "version",
     "entity_time",
@@ -41,6 +40,7 @@ MODULES = (
     "vcard",
     "private_storage",
     "legacy_session",
+    "caps",  # last: it hashes the features of all the others
 )
 
 

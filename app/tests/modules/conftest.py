@@ -167,8 +167,8 @@ class Client:
     async def expect(self, what: str | Callable[[Stanza], bool], **attributes: str | None) -> Stanza:
         """Wait for a stanza and take it out of ``received``.
 
-        ``what`` is a kind ('message', 'presence', 'iq') narrowed by attributes (``type``, ``from_``, ``to``, ``id``; None
-        means absent) or by ``tag`` of a child; or it is a predicate.
+        ``what`` is a kind ('message', 'presence', 'iq') narrowed by attributes (``type``, ``from_``, ``to``, ``id``;
+        None means absent) or by ``tag`` of a child; or it is a predicate.
         """
         wanted = what if callable(what) else _matcher(what, attributes)
         try:
@@ -225,7 +225,8 @@ class World:
     async def start(self, workers: int) -> None:
         for number in range(1, workers + 1):
             bus = FakeBus(self.hub, number)
-            server = Server(self.config, await open_store(self.config.database.url, commit_window=0.0), bus, IdSource(number))
+            store = await open_store(self.config.database.url, commit_window=0.0)
+            server = Server(self.config, store, bus, IdSource(number))
             setup_all(server)
             await bus.start(server.registry.receive)
             self.servers[number] = server
@@ -280,15 +281,16 @@ class World:
             calm = 0
             while calm < 3:
                 await asyncio.sleep(0)
+                calm += 1
                 busy = [task for server in self.servers.values() for task in server._tasks]
-                if busy:
-                    await asyncio.wait(busy)
+                if busy or self.hub.on_the_way:
+                    calm = 0
+                    if busy:
+                        await asyncio.wait(busy)
                 for server in self.servers.values():
-                    committer = server.store.committer
-                    if committer.waiting_rows:
-                        await committer.flush()
+                    if server.store.committer.waiting_rows:
                         calm = 0
-                calm = 0 if busy or self.hub.on_the_way else calm + 1
+                        await server.store.committer.flush()
 
 
 def _matcher(kind: str, attributes: dict[str, str | None]) -> Callable[[Stanza], bool]:

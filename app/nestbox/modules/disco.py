@@ -1,0 +1,89 @@
+"""Service discovery (XEP-0030): what the server and an account can do, and which hosts there are.
+
+An account answers only its owner and those who may see its presence; to everybody else it looks like no account at all
+(section 8 and RFC 6121, section 8.5.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nestbox.core.errors import StanzaError
+from nestbox.core.hooks import IqContext
+from nestbox.modules import Xep
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+
+__all__ = ["XEPS", "check_sees", "host_info", "setup"]
+
+XEPS = (Xep(30, "2.5.0"),)
+INFO = f"{{{ns.DISCO_INFO}}}query"
+ITEMS = f"{{{ns.DISCO_ITEMS}}}query"
+IDENTITY = f"{{{ns.DISCO_INFO}}}identity"
+FEATURE = f"{{{ns.DISCO_INFO}}}feature"
+ITEM = f"{{{ns.DISCO_ITEMS}}}item"
+
+
+async def check_sees(server: Server, context: IqContext) -> None:
+    """Raise StanzaError (service-unavailable) unless the sender is the account's owner or may see its presence."""
+    if context.own:
+        return
+    user = await server.users.load(context.account)
+    contacts = await server.users.contacts(user) if user is not None else {}
+    if contacts.get(context.sender.bare) not in ("from", "both"):
+        raise StanzaError("service-unavailable")
+
+
+def host_info(server: Server, node: str | None = None) -> Element:
+    """The server's identity and features; XEP-0115 hashes the same."""
+    identity = el(IDENTITY, {"category": "server", "type": "im", "name": server.config.name})
+    return _info(identity, server.host_features, node)
+
+
+def _info(identity: Element, features: set[str], node: str | None) -> Element:
+    attributes = {"node": node} if node else {}
+    return el(INFO, attributes, identity, *(el(FEATURE, {"var": feature}) for feature in sorted(features)))
+
+
+class _Disco:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def of_host(self, context: IqContext) -> Element:
+        node = context.payload.get("node")
+        if node and node not in self._server.host_nodes:
+            raise StanzaError("item-not-found")
+        return host_info(self._server, node)
+
+    async def of_account(self, context: IqContext) -> Element:
+        await check_sees(self._server, context)
+        _no_node(context)
+        return _info(el(IDENTITY, {"category": "account", "type": "registered"}), self._server.account_features, None)
+
+    def hosts(self, context: IqContext) -> Element:
+        _no_node(context)
+        return el(ITEMS, None, *(el(ITEM, {"jid": host}) for host in sorted(self._server.router.hosts)))
+
+    async def items_of_account(self, context: IqContext) -> Element:
+        await check_sees(self._server, context)
+        _no_node(context)
+        return el(ITEMS)
+
+
+def _no_node(context: IqContext) -> None:
+    if context.payload.get("node"):
+        raise StanzaError("item-not-found")
+
+
+def setup(server: Server) -> None:
+    """Answer disco queries to the host and to accounts."""
+    disco = _Disco(server)
+    server.router.iq("host", "get", INFO, disco.of_host)
+    server.router.iq("account", "get", INFO, disco.of_account)
+    server.router.iq("host", "get", ITEMS, disco.hosts)
+    server.router.iq("account", "get", ITEMS, disco.items_of_account)
+    for features in (server.host_features, server.account_features):
+        features.update((ns.DISCO_INFO, ns.DISCO_ITEMS))

@@ -1,0 +1,61 @@
+"""Last activity (XEP-0012): how long the server runs, and since when an account is away.
+
+Only those who may see an account's presence are told (section 4).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from nestbox.core.errors import StanzaError
+from nestbox.modules import Xep
+from nestbox.modules.disco import check_sees
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el
+
+if TYPE_CHECKING:
+    from nestbox.core.hooks import IqContext
+    from nestbox.core.server import Server
+    from nestbox.core.session import Session
+
+__all__ = ["XEPS", "setup"]
+
+XEPS = (Xep(12, "2.0", "the account's last status text is not kept"),)
+QUERY = f"{{{ns.LAST}}}query"
+
+
+class _LastActivity:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def of_host(self, context: IqContext) -> Element:
+        return el(QUERY, {"seconds": str(int(time.time() - self._server.started))})
+
+    async def of_account(self, context: IqContext) -> Element:
+        try:
+            await check_sees(self._server, context)
+        except StanzaError:
+            raise StanzaError("forbidden") from None
+        if self._server.registry.available(context.to.bare):
+            return el(QUERY, {"seconds": "0"})
+        user = await self._server.users.load(context.account)
+        last = await self._server.store.accounts.last(user.id) if user is not None else None
+        if last is None:
+            raise StanzaError("item-not-found", "This account has never been online.")
+        seconds, status = last
+        return el(QUERY, {"seconds": str(max(0, int(time.time()) - seconds))}, text=status or None)
+
+    def ended(self, session: Session) -> None:
+        if not self._server.registry.available(session.entry.bare):
+            self._server.spawn(self._server.store.accounts.touch_last(session.user.id, int(time.time())))
+
+
+def setup(server: Server) -> None:
+    """Answer for the host and for accounts, and remember when an account's last session ended."""
+    last = _LastActivity(server)
+    server.router.iq("host", "get", QUERY, last.of_host)
+    server.router.iq("account", "get", QUERY, last.of_account)
+    server.hooks.session_ended.add(last.ended)
+    server.host_features.add(ns.LAST)
+    server.account_features.add(ns.LAST)

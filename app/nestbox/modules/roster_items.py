@@ -1,0 +1,78 @@
+"""Roster items as XML: reading what clients send, and pushing changes to all that asked (RFC 6121, section 2.1)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from nestbox.core.errors import StanzaError
+from nestbox.core.jid import parse_jid
+from nestbox.core.registry import Push
+from nestbox.store.roster import RosterItem
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el
+from nestbox.wire.stanza import IQ, Stanza
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+
+__all__ = ["ITEM", "QUERY", "item_element", "push_bytes", "push_item", "read_item"]
+
+QUERY = f"{{{ns.ROSTER}}}query"
+ITEM = f"{{{ns.ROSTER}}}item"
+GROUP = f"{{{ns.ROSTER}}}group"
+NAME_BYTES = 1023  # of a name or a group
+ITEM_BYTES = 4096  # of the name and all groups together
+
+
+def read_item(query: Element, own: str) -> tuple[RosterItem, bool]:
+    """The one item of a roster set and whether it is to be removed.
+
+    Raises StanzaError as RFC 6121, section 2.3.3 has it; ``own`` is the bare JID of the account.
+    """
+    if len(query) != 1 or query[0].tag != ITEM:
+        raise StanzaError("bad-request", "A roster set has exactly one item.")
+    element = query[0]
+    try:
+        jid = parse_jid(element.get("jid", ""))
+    except ValueError as error:
+        raise StanzaError("jid-malformed", str(error)) from None
+    if jid.is_full:
+        raise StanzaError("bad-request", "A contact's address has no resource.")
+    if jid.bare == own:
+        raise StanzaError("not-allowed", "You cannot be your own contact.")
+    if element.get("subscription") == "remove":
+        return RosterItem(jid.bare), True
+    name = element.get("name", "")
+    groups = [child.text or "" for child in element if child.tag == GROUP]
+    if len(set(groups)) != len(groups):
+        raise StanzaError("bad-request", "A group is named twice.")
+    sizes = [len(text.encode()) for text in (name, *groups)]
+    if not all(sizes[1:]):
+        raise StanzaError("not-acceptable", "A group has an empty name.")
+    if max(sizes) > NAME_BYTES or sum(sizes) > ITEM_BYTES:
+        raise StanzaError("not-acceptable", "A name is too long.")
+    return RosterItem(jid.bare, name, groups=groups), False
+
+
+def item_element(item: RosterItem) -> Element:
+    """The ``<item/>`` of a contact (section 2.1.2)."""
+    attributes = {"jid": item.jid, "subscription": item.subscription}
+    if item.name:
+        attributes["name"] = item.name
+    if item.ask:
+        attributes["ask"] = "subscribe"
+    if item.approved:
+        attributes["approved"] = "true"
+    return el(ITEM, attributes, *(el(GROUP, text=group) for group in item.groups))
+
+
+def push_bytes(item: RosterItem) -> bytes:
+    """A roster push (section 2.1.6) in canonical bytes without ``to``; the subscription ``remove`` says it is gone."""
+    query = el(QUERY, {"ver": str(item.ver)}, item_element(item))
+    return Stanza(el(IQ, {"type": "set", "id": f"push-{secrets.token_urlsafe(6)}"}, query)).encode()
+
+
+def push_item(server: Server, bare: str, item: RosterItem) -> None:
+    """Push a changed contact to every session of ``bare`` that has asked for the roster, on all workers."""
+    server.registry.tell_all(Push(bare, push_bytes(item), "interested"))
