@@ -58,7 +58,8 @@ class MessageContext:
     """A message on its way (design, section 4).
 
     ``recipient`` is None when ``to`` is not an account of ours; ``batch`` is the commit that the sender's
-    acknowledgement waits for; ``targets`` are the sessions that have been given the message itself.
+    acknowledgement waits for; ``targets`` are the sessions that have been given the message itself; ``private`` says
+    that no others may have a copy; ``stored`` that it was through all this before and only looks for another way.
     """
 
     stanza: Stanza
@@ -70,6 +71,7 @@ class MessageContext:
     archive_id: int | None = None
     batch: int = 0
     stored: bool = False
+    private: bool = False
     targets: list[Entry] = field(default_factory=list)
 
 

@@ -7,7 +7,7 @@ a stanza asks nobody; after a gap (a reconnect of the bus) the copy is read anew
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -137,17 +137,19 @@ class Offline(msgspec.Struct, tag="offline", array_like=True):
 
 
 class Claim(msgspec.Struct, tag="claim", array_like=True):
-    """Worker ``worker`` wants to resume stream ``sm_id`` (XEP-0198, section 5)."""
+    """Worker ``worker`` wants to resume stream ``sm_id`` of ``bare`` (XEP-0198, section 5)."""
 
     sm_id: str
+    bare: str
     worker: int
 
 
 class Claimed(msgspec.Struct, tag="claimed", array_like=True):
-    """The session was put where the claimer can take it; ``found`` is False when there is none."""
+    """Worker ``worker`` hands the session over, or says that it does not have it (None)."""
 
     sm_id: str
-    found: bool
+    worker: int
+    snapshot: bytes | None
 
 
 Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Offline | Claim | Claimed
@@ -190,16 +192,27 @@ class Registry:
 
     async def add(self, session: Session) -> None:
         """Enter a session of this worker; whoever held the address before is told of the conflict by the caller."""
-        entry = session.entry
-        self._put(entry)
+        self.enter(session)
+        await self.update(session)
+
+    def enter(self, session: Session) -> None:
+        """Enter a session here; `update` tells the others."""
+        self._put(session.entry)
         self.sessions[session.full] = session
-        await self._bus.hset(KEY, session.full, encode(entry))
-        self._bus.broadcast(encode(Put(entry)))
 
     async def update(self, session: Session) -> None:
-        """Tell the others what changed in a session's entry."""
+        """Tell the others what changed in a session's entry, unless it has left us: then it is not ours to tell."""
+        if self.sessions.get(session.full) is not session:
+            return
         await self._bus.hset(KEY, session.full, encode(session.entry))
-        self._bus.broadcast(encode(Put(session.entry)))
+        if self.sessions.get(session.full) is session:
+            self._bus.broadcast(encode(Put(session.entry)))
+
+    def moved(self, session: Session, worker: int) -> None:
+        """A session goes over to another worker, which will tell everybody; what comes for it until then follows it."""
+        if self.sessions.get(session.full) is session:
+            del self.sessions[session.full]
+        self._put(msgspec.structs.replace(session.entry, worker=worker))
 
     async def remove(self, session: Session) -> None:
         """Take a session out, unless its address has a new holder."""
@@ -233,13 +246,24 @@ class Registry:
             if self.of(session.entry.bare).get(session.entry.resource) is None:
                 await self.add(session)
 
-    async def worker_lost(self, worker: int) -> None:
-        """Drop the sessions of a worker that has died."""
-        for entry in [entry for entry in self.all() if entry.worker == worker]:
+    def worker_lost(self, worker: int) -> Coroutine[object, object, None]:
+        """Drop the sessions of a worker that has died: here at once, everywhere by the coroutine.
+
+        At once, since the same worker may be back and enter sessions before the coroutine runs.
+        """
+        lost = [entry for entry in self.all() if entry.worker == worker]
+        for entry in lost:
+            self._drop(entry.bare, entry.resource, entry.uid)
+        return self._forget_all(lost)
+
+    async def _forget_all(self, entries: list[Entry]) -> None:
+        for entry in entries:
             await self._forget(entry)
 
     async def _forget(self, entry: Entry) -> None:
-        self._drop(entry.bare, entry.resource, entry.uid)
+        raw = await self._bus.hget(KEY, entry.jid)
+        if raw is None or _decode_entry(raw).uid != entry.uid:
+            return  # the address has a new holder, or another worker was quicker
         # Several workers notice a death; the one that removes the field reports it.
         if await self._bus.hdel(KEY, entry.jid):
             self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
@@ -271,11 +295,16 @@ class Registry:
     def receive(self, payload: bytes) -> None:
         """Deal with what came over the bus."""
         try:
-            op = _decode(payload)
+            op = self.decode(payload)
         except msgspec.MsgspecError:
             _log.error("a bus message of %d bytes is not ours; is another program using the bus?", len(payload))
             return
         self._dispatch(op)
+
+    @staticmethod
+    def decode(payload: bytes) -> Op:
+        """The operation in a bus message. Raises msgspec.MsgspecError."""
+        return _decode(payload)
 
     def _dispatch(self, op: object) -> None:
         if isinstance(op, Put):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
+from nestbox.core.ids import id_to_ms
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.registry import Deliver, Entry
 from nestbox.core.users import ABSENT
-from nestbox.wire.stanza import Stanza, iq_error, iq_result, parse_stanza
+from nestbox.wire.stanza import Stanza, id_by, iq_error, iq_result, parse_stanza
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -205,7 +206,8 @@ class Router:
         for entry in targets:
             if entry.worker == registry.worker:
                 session = registry.sessions.get(f"{entry.bare}/{entry.resource}")
-                if session is None:
+                if session is None:  # cannot be, but then it must not be lost either
+                    self._server.spawn(self.reroute(entry.bare, data))
                     continue
                 if session.held is None:
                     session.send(data)
@@ -312,15 +314,24 @@ class Router:
         if stanza.kind != "message" or stanza.type not in _ONE_TO_ONE or stanza.to is None:
             return
         to = parse_jid(stanza.to)
-        if to.bare != bare:
-            return  # a carbon or another copy: its original is somewhere else
+        if to.bare != bare or stanza.from_ == bare:
+            return  # what the server made for this session alone: a carbon, a result of the archive
         recipient = await self._server.users.load(to.local)
         if recipient is None:
             return
         context = MessageContext(stanza, parse_jid(stanza.from_ or self.domain), to.bare_jid, None, None, recipient)
         context.stored = True  # it has been through the archive
-        context.targets = self._targets(to.bare_jid, "chat")
-        if context.targets:
-            self.hand_out(context.targets, stanza)
-        else:
+        registry = self._server.registry
+        others = [
+            entry
+            for entry in self._targets(to.bare_jid, "chat")
+            if entry.worker != registry.worker or entry.jid in registry.sessions
+        ]
+        if not others:
             self._server.hooks.message_undelivered.run(context)
+            return
+        # Those that were there when it came have it, directly or as a carbon; so has the archive.
+        archive_id = id_by(stanza, bare)
+        came = 0 if archive_id is None else id_to_ms(archive_id) // 1000
+        context.targets = [entry for entry in others if entry.since >= came]
+        self.hand_out(context.targets, stanza)

@@ -10,17 +10,15 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import Hooks
 from nestbox.core.jid import prepare_resource
 from nestbox.core.registry import Entry, Registry
+from nestbox.core.resumption import Resumption
 from nestbox.core.router import Router
-from nestbox.core.session import Link, Session, Snapshot
+from nestbox.core.session import Link, Session
 from nestbox.core.users import Users
-from nestbox.protocol.sm import AckQueue
 from nestbox.wire.stanza import readdress
 
 if TYPE_CHECKING:
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "Server"]
 
 TICK = 5.0  # seconds between looks at what has timed out
-CLAIM_SECONDS = 3.0  # how long another worker may take to hand a session over
+PARKED_TICKS = 12  # ticks between looks at sessions that no worker has
+STOP_SECONDS = 0.2  # what others sent before they heard that we stop arrives within this
 _log = logging.getLogger("nestbox.server")
-_snapshot_encode = msgspec.msgpack.Encoder().encode
-_snapshot_decode = msgspec.msgpack.Decoder(Snapshot).decode
 
 
 @dataclass(slots=True)
@@ -70,6 +67,8 @@ class Server:
         # Features for XEP-0030: of the host, and of accounts' bare JIDs.
         self.host_features: set[str] = set()
         self.account_features: set[str] = set()
+        # Nodes under which the host's features are known, too (XEP-0115).
+        self.host_nodes: set[str] = set()
         # Stream features after authentication, as canonical bytes (RFC 6120, section 4.3.2).
         self.stream_features: list[bytes] = []
         # What a client may send beside stanzas, by tag: handler(session, element).
@@ -77,15 +76,15 @@ class Server:
         self.started = time.time()
         self.draining = False
         self._tasks: set[asyncio.Task[object]] = set()
-        self._claims: dict[str, asyncio.Future[bool]] = {}
-        self._by_sm_id: dict[str, Session] = {}
+        self._ticks = 0
+        self.resumption = Resumption(self)
+        self.enable_sm = self.resumption.enable
+        self.resume = self.resumption.resume
         for op, handler in (
             (reg.Deliver, self.router.delivered),
             (reg.Push, self._push),
             (reg.Kick, self._kick),
             (reg.Account, lambda op: self.spawn(self._account_changed(op.username))),
-            (reg.Claim, lambda op: self.spawn(self._give_away(op))),
-            (reg.Claimed, self._claimed),
         ):
             self.registry.on(op, handler)
 
@@ -110,6 +109,8 @@ class Server:
         user = await self.users.load(username)
         if user is None or not user.enabled:
             raise StreamError("not-authorized", "This account is disabled.")
+        if self.draining:
+            raise StreamError("system-shutdown", "This worker restarts; please reconnect.")
         try:
             resource = prepare_resource(resource) if resource else secrets.token_urlsafe(9)
         except ValueError as error:
@@ -118,23 +119,27 @@ class Server:
         if resource not in others and len(others) >= self.config.limits.sessions_per_user:
             self.counts.limits_hit += 1
             raise StanzaError("resource-constraint", "This account has too many sessions.")
-        held = others.get(resource)
-        if held is not None:
-            await self._replace(held)
-        entry = Entry(user.jid, resource, self.bus.worker, self.ids.next(), None, False, int(time.time()), address, transport)
+        while (held := self.registry.of(user.jid).get(resource)) is not None:
+            if not await self._replace(held):
+                break
+        since = int(time.time())
+        entry = Entry(user.jid, resource, self.bus.worker, self.ids.next(), None, False, since, address, transport)
         session = Session(user, entry, link)
         await self.registry.add(session)
         self.hooks.session_bound.run(session)
         return session
 
-    async def _replace(self, entry: Entry) -> None:
+    async def _replace(self, entry: Entry) -> bool:
+        """End the holder of an address; True when it was ours, and another may have come while we waited."""
         conflict = reg.Kick(entry.bare, entry.resource, entry.uid, "conflict", "Another session took this resource.")
         if entry.worker != self.bus.worker:
             self.registry.tell(entry.worker, conflict)
-            return
+            return False
         session = self.registry.sessions.get(entry.jid)
-        if session is not None:
-            await self.end_session(session, StreamError("conflict", conflict.text))
+        if session is None:
+            return False
+        await self.end_session(session, StreamError("conflict", conflict.text))
+        return True
 
     def _kick(self, op: reg.Kick) -> None:
         session = self.registry.sessions.get(f"{op.bare}/{op.resource}")
@@ -146,27 +151,37 @@ class Server:
         if session.ended:
             return
         session.ended = True
-        if session.sm_id:
-            self._by_sm_id.pop(session.sm_id, None)
+        self.resumption.forget(session)
         link, session.link = session.link, None
         if link is not None:
             link.end(error)
         await self.registry.remove(session)
         self.hooks.session_ended.run(session)
+        await self.reroute_left(session)
+
+    async def reroute_left(self, session: Session) -> None:
+        """Find another way for what an ended session was owed."""
         left = session.sm.unacked() if session.sm is not None else []
         left.extend(session.held or ())
         for data in left:
-            await self.router.reroute(session.entry.bare, data)
+            try:
+                await self.router.reroute(session.entry.bare, data)
+            except Exception:  # one that fails must not take the others with it
+                _log.exception("a stanza of an ended session could not be kept")
 
-    async def connection_lost(self, session: Session, clean: bool) -> None:
-        """The transport under a session is gone; where the client may resume, the session waits for it."""
-        if session.ended:
-            return
+    def connection_lost(self, session: Session, clean: bool) -> Coroutine[object, object, None]:
+        """The transport under a session is gone; where the client may resume, the session waits for it.
+
+        The session knows at once, since a resumption may follow in the same turn; what else is to do must be awaited.
+        """
         session.link = None
-        if clean or session.sm_id is None or self.config.limits.resume_seconds == 0:
+        session.away_since = asyncio.get_running_loop().time()
+        return self._end_unless_awaited(session, clean)
+
+    async def _end_unless_awaited(self, session: Session, clean: bool) -> None:
+        may_resume = session.sm_id is not None and self.config.limits.resume_seconds and not clean
+        if session.link is None and not may_resume:
             await self.end_session(session)
-        else:
-            session.away_since = asyncio.get_running_loop().time()
 
     def _push(self, op: reg.Push) -> None:
         if op.what == "interested":
@@ -184,98 +199,6 @@ class Server:
             for session in [s for s in self.registry.sessions.values() if s.entry.bare == bare]:
                 await self.end_session(session, StreamError("not-authorized", "This account is disabled."))
 
-    # stream management (XEP-0198)
-
-    def enable_sm(self, session: Session, resume: bool) -> str | None:
-        """Count stanzas from now on; the id to resume by, None where the session cannot be resumed."""
-        limits = self.config.limits
-        session.sm = AckQueue(limits.unacked_stanzas, limits.unacked_bytes)
-        session.received = 0
-        if resume and limits.resume_seconds:
-            session.sm_id = secrets.token_urlsafe(18)
-            self._by_sm_id[session.sm_id] = session
-        return session.sm_id
-
-    async def resume(self, link: Link, username: str, sm_id: str, h: int) -> Session | None:
-        """Take up a session where its client left it, from here or from another worker; None where there is none.
-
-        Raises StreamError when ``h`` counts more than was sent (XEP-0198, section 5).
-        """
-        session = self._by_sm_id.get(sm_id)
-        if session is None:
-            session = await self._fetch(sm_id, username)
-        if session is None or session.ended or session.user.username != username:
-            return None
-        session.sm.ack(h)
-        old, session.link = session.link, None
-        if old is not None:
-            old.end(StreamError("conflict", "The stream was resumed on another connection."))
-        session.link = link
-        self.counts.resumed += 1
-        self.hooks.session_resumed.run(session)
-        return session
-
-    async def _fetch(self, sm_id: str, username: str) -> Session | None:
-        raw = await self.bus.take(f"sm:{sm_id}")
-        others = self.bus.workers() - {self.bus.worker}
-        if raw is None and others:
-            future = self._claims[sm_id] = asyncio.get_running_loop().create_future()
-            self.bus.broadcast(reg.encode(reg.Claim(sm_id, self.bus.worker)))
-            try:
-                await asyncio.wait_for(future, CLAIM_SECONDS)
-            except TimeoutError:
-                pass  # nobody has it, or its worker is dead: then what was put away is all there is
-            finally:
-                self._claims.pop(sm_id, None)
-            raw = await self.bus.take(f"sm:{sm_id}")
-        if raw is None:
-            return None
-        snapshot = _snapshot_decode(raw)
-        user = await self.users.load(username)
-        if user is None or snapshot.entry.bare != user.jid:
-            return None
-        return await self._rebuild(snapshot, user)
-
-    async def _rebuild(self, snapshot: Snapshot, user: object) -> Session:
-        entry = snapshot.entry
-        entry.worker = self.bus.worker
-        session = Session(user, entry, None)
-        session.sm_id = snapshot.sm_id
-        session.sm = AckQueue(self.config.limits.unacked_stanzas, self.config.limits.unacked_bytes)
-        session.sm.restore(snapshot.acked, snapshot.queue)
-        session.received = snapshot.received
-        session.presence = snapshot.presence
-        session.interested = snapshot.interested
-        session.blocking_pushes = snapshot.blocking_pushes
-        session.directed = set(snapshot.directed) or None
-        session.away_since = asyncio.get_running_loop().time()
-        self._by_sm_id[snapshot.sm_id] = session
-        await self.registry.add(session)
-        return session
-
-    async def _put_away(self, session: Session) -> None:
-        """Leave a session on the bus for whichever worker its client comes back to."""
-        session.ended = True
-        self._by_sm_id.pop(session.sm_id, None)
-        self.registry.sessions.pop(session.full, None)
-        link, session.link = session.link, None
-        if link is not None:
-            link.end(None)
-        snapshot = session.snapshot(time.time())
-        await self.bus.set(f"sm:{session.sm_id}", _snapshot_encode(snapshot), self.config.limits.resume_seconds + 60)
-
-    async def _give_away(self, op: reg.Claim) -> None:
-        session = self._by_sm_id.get(op.sm_id)
-        if session is None:
-            return
-        await self._put_away(session)
-        self.registry.tell(op.worker, reg.Claimed(op.sm_id, True))
-
-    def _claimed(self, op: reg.Claimed) -> None:
-        future = self._claims.get(op.sm_id)
-        if future is not None and not future.done():
-            future.set_result(op.found)
-
     # time
 
     async def tick(self) -> None:
@@ -289,6 +212,14 @@ class Server:
             elif session.ack_due:
                 session.ack_due = False
                 session.link.request_ack()
+        self._ticks += 1
+        if self._ticks % PARKED_TICKS == 0 and self._shared_bus:
+            await self.resumption.end_parked()
+
+    @property
+    def _shared_bus(self) -> bool:
+        """Whether what is put on the bus outlives this process."""
+        return self.config.bus.url != "local"
 
     async def run_ticks(self) -> None:
         """Call `tick` until cancelled."""
@@ -303,14 +234,17 @@ class Server:
         """Send every client away; those that can resume find their session on the next worker."""
         self.draining = True
         shutdown = StreamError("system-shutdown", "This worker restarts; please reconnect.")
-        for session in list(self.registry.sessions.values()):
-            if session.sm_id is not None and self.config.limits.resume_seconds:
-                link = session.link
-                if link is not None:
-                    session.link = None
-                    link.end(shutdown)
-                await self._put_away(session)
+        sessions = list(self.registry.sessions.values())
+        for session in sessions:
+            link, session.link = session.link, None
+            if link is not None:
+                link.end(shutdown)
+        for session in sessions:
+            if session.sm_id is not None and self.config.limits.resume_seconds and self._shared_bus:
+                await self.resumption.park(session, shutdown)
             else:
                 await self.end_session(session, shutdown)
+        if self._shared_bus:
+            await asyncio.sleep(STOP_SECONDS)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)

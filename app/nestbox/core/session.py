@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -14,10 +16,13 @@ from nestbox.protocol.sm import AckQueue
 
 if TYPE_CHECKING:
     from nestbox.core.users import User
+    from nestbox.store.committer import Committer
 
 __all__ = ["Link", "Session", "Snapshot"]
 
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
+HELD_BYTES = 8 * 1024  # a larger one does not wait
+ACK_EVERY = 64  # stanzas without an acknowledgement after which we ask for one at once
 
 
 class Link(Protocol):
@@ -47,7 +52,6 @@ class Snapshot(msgspec.Struct, array_like=True):
     presence: bytes | None
     interested: bool
     blocking_pushes: bool
-    inactive: bool
     directed: list[str]
     detached_at: float
 
@@ -55,10 +59,11 @@ class Snapshot(msgspec.Struct, array_like=True):
 class Session:
     """One bound resource.
 
-    ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses outside
-    the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
+    ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses
+    outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
-    client is away and may resume; ``away_since`` is then the loop's time in seconds.
+    client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
+    of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged.
     """
 
     __slots__ = (
@@ -69,10 +74,12 @@ class Session:
         "ended",
         "entry",
         "full",
+        "handling",
         "held",
         "interested",
         "jid",
         "link",
+        "overflow",
         "pending",
         "presence",
         "received",
@@ -95,6 +102,8 @@ class Session:
         self.held: deque[bytes] | None = None
         self.ended = False
         self.away_since = 0.0
+        self.handling: asyncio.Future[None] | None = None
+        self.overflow: Callable[[Session], None] | None = None
         # stream management (XEP-0198)
         self.sm: AckQueue | None = None
         self.sm_id: str | None = None
@@ -109,7 +118,7 @@ class Session:
         held = self.held
         if held is not None:
             held.append(data)
-            if not urgent and len(held) < HELD_MAX:
+            if not urgent and len(held) < HELD_MAX and len(data) < HELD_BYTES:
                 return
             self.release()
             return
@@ -148,6 +157,29 @@ class Session:
                 self.pending = deque()
             self.pending.append((self.received, batch))
 
+    async def count_later(self, outcome: Awaitable[int], committer: Committer) -> None:
+        """Count a stanza when it is dealt with; a resumption waits for that, or the client would send it again."""
+        self.handling = done = asyncio.get_running_loop().create_future()
+        try:
+            batch = await outcome
+            self.count(batch, committer.committed)
+        finally:
+            self.handling = None
+            done.set_result(None)
+
+    def undo(self, batch: int) -> bool:
+        """Take back the count of the first stanza of ``batch``, which will never be durable, and of all after it.
+
+        True when there was one: the client must send them again, on another stream.
+        """
+        pending = list(self.pending or ())
+        for index, (count, waits_for) in enumerate(pending):
+            if waits_for == batch:
+                self.received = (count - 1) & 0xFFFFFFFF
+                self.pending = deque(pending[:index]) or None
+                return True
+        return False
+
     def durable(self, committed: int) -> int:
         """How many stanzas may be acknowledged now, modulo 2**32: everything before the first that is not durable."""
         pending = self.pending
@@ -171,7 +203,6 @@ class Session:
             presence=self.presence,
             interested=self.interested,
             blocking_pushes=self.blocking_pushes,
-            inactive=self.held is not None,
             directed=sorted(self.directed or ()),
             detached_at=now,
         )

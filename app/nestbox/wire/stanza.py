@@ -11,11 +11,12 @@ from xml.etree.ElementTree import XML
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, escape, escape_attribute, to_bytes, write_attributes
 
-__all__ = ["IQ", "MESSAGE", "PRESENCE", "Stanza", "iq_error", "iq_result", "parse_stanza", "readdress"]
+__all__ = ["IQ", "MESSAGE", "PRESENCE", "STANZA_ID", "Stanza", "id_by", "iq_error", "iq_result", "parse_stanza", "readdress"]
 
 MESSAGE = "{jabber:client}message"
 PRESENCE = "{jabber:client}presence"
 IQ = "{jabber:client}iq"
+STANZA_ID = f"{{{ns.STANZA_ID}}}stanza-id"
 _KIND = {MESSAGE: "message", PRESENCE: "presence", IQ: "iq"}
 
 
@@ -69,9 +70,13 @@ class Stanza:
 
     def append(self, child: Element) -> None:
         """Add a child; the bytes of the others stay usable."""
+        self.append_bytes(child, to_bytes(child) if self.inner is not None else b"")
+
+    def append_bytes(self, child: Element, data: bytes) -> None:
+        """Add a child whose canonical bytes are at hand."""
         self.element.append(child)
         if self.inner is not None:
-            self.inner += to_bytes(child)
+            self.inner += data
         self._tail = None
 
     def remove(self, child: Element) -> None:
@@ -136,6 +141,15 @@ def _answer(request: Stanza, kind: str, payload: Element | None) -> Stanza:
 def parse_stanza(data: bytes) -> Stanza:
     """The stanza of bytes that we wrote ourselves (canonical form). Not for what came from outside: no limits here."""
     return Stanza(XML(b'<stream xmlns="jabber:client">' + data + b"</stream>")[0])
+
+
+def id_by(stanza: Stanza, by: str) -> int | None:
+    """The id that the archive of ``by``, a bare JID of ours, gave the stanza (XEP-0359), None where it has none."""
+    for child in stanza.element.iterfind(STANZA_ID):
+        value = child.get("id", "")
+        if child.get("by") == by and value.isascii() and value.isdigit():
+            return int(value)
+    return None
 
 
 def readdress(data: bytes, to: str) -> bytes:

@@ -1,0 +1,287 @@
+"""Resumption (XEP-0198, section 5) on whichever worker the client comes back to.
+
+A session is in one place at any time: on a worker, in one bus message between two, or put away on the bus while no
+worker has it. Before it moves, or its client is told what we have handled, all that came over its old link is handled
+and durable: else the client would send again what we have, or think safe what we have not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nestbox.core import registry as reg
+from nestbox.core.errors import StreamError
+from nestbox.core.session import Link, Session, Snapshot
+from nestbox.protocol.sm import AckQueue
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+    from nestbox.core.users import User
+
+__all__ = ["PARKED", "Resumption"]
+
+CLAIM_SECONDS = 3.0  # how long the other workers may take to say whether they have a session
+PARKED = "parked"  # hash on the bus: what was put away, by id, and until when (Unix seconds)
+PARKED_SPARE = 600  # seconds for which it stays readable after that, for whoever ends it
+MOVED_MAX = 1_000  # sessions of which we remember where they went
+_log = logging.getLogger("nestbox.resumption")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+@dataclass(slots=True)
+class _Claim:
+    user: User
+    missing: set[int]  # workers that have not answered
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Resumption:
+    """The sessions of this worker that can be resumed, and the way of others to here."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._sessions: dict[str, Session] = {}
+        self._claims: dict[str, _Claim] = {}
+        self._moved: OrderedDict[str, int] = OrderedDict()
+        self._parking: dict[str, asyncio.Event] = {}
+        server.registry.on(reg.Claim, lambda op: server.spawn(self._give_away(op)))
+        server.registry.on(reg.Claimed, self._claimed)
+        server.store.committer.failed = self._batch_failed
+
+    def queue(self) -> AckQueue:
+        """An empty queue of what a client has not acknowledged, within the limits."""
+        limits = self._server.config.limits
+        return AckQueue(limits.unacked_stanzas, limits.unacked_bytes)
+
+    def enable(self, session: Session, resume: bool) -> str | None:
+        """Count stanzas from now on; the id to resume by, None where the session cannot be resumed."""
+        session.sm = self.queue()
+        session.received = 0
+        session.overflow = self._overflow
+        if resume and self._server.config.limits.resume_seconds:
+            session.sm_id = secrets.token_urlsafe(18)
+            self._sessions[session.sm_id] = session
+        return session.sm_id
+
+    def forget(self, session: Session) -> None:
+        """The session has ended."""
+        if session.sm_id is not None and self._sessions.get(session.sm_id) is session:
+            del self._sessions[session.sm_id]
+
+    def _overflow(self, session: Session) -> None:
+        self._server.counts.limits_hit += 1
+        error = StreamError("resource-constraint", "Too many stanzas are not acknowledged.")
+        self._server.spawn(self._server.end_session(session, error))
+
+    async def resume(self, link: Link, username: str, sm_id: str, h: int) -> Session | None:
+        """Take up a session where its client left it; None where there is none that can be resumed.
+
+        When it returns, the caller must answer and send ``session.sm.unacked()`` before it waits for anything: from
+        then on the session writes to ``link``. Raises StreamError when ``h`` counts more than was sent (section 5).
+        """
+        server = self._server
+        user = await server.users.load(username)
+        if user is None or not user.enabled or server.draining:
+            return None
+        session = self._sessions.get(sm_id)
+        if session is None:
+            await self._claim(sm_id, user)
+            session = self._sessions.get(sm_id)
+        if session is None or session.entry.bare != user.jid:
+            return None
+        await self._settle(session)
+        if session.ended or self._sessions.get(sm_id) is not session:
+            return None  # somebody else was quicker, or it came to its end
+        session.sm.ack(h)
+        session.release()  # into the queue, to be sent with the rest
+        session.held = None  # the client state begins anew (XEP-0352, section 5.2)
+        session.link = link
+        server.counts.resumed += 1
+        asyncio.get_running_loop().call_soon(self._resumed, session, link)
+        return session
+
+    def _resumed(self, session: Session, link: Link) -> None:
+        if session.link is link:
+            self._server.hooks.session_resumed.run(session)
+
+    # all that came in is dealt with
+
+    @staticmethod
+    def _detach(session: Session, error: StreamError) -> None:
+        link, session.link = session.link, None
+        if link is not None:
+            session.away_since = asyncio.get_running_loop().time()
+            link.end(error)
+
+    async def _settle(self, session: Session, error: StreamError | None = None) -> None:
+        """Cut the session's link and wait until what came over it is handled and durable."""
+        error = error or StreamError("conflict", "The stream was resumed on another connection.")
+        committer = self._server.store.committer
+        self._detach(session, error)
+        while session.handling is not None or session.pending:
+            if session.handling is not None:
+                await asyncio.wait((session.handling,))
+            else:
+                done = asyncio.Event()
+                committer.when(session.pending[-1][1], lambda _durable, done=done: done.set())
+                await done.wait()
+                session.durable(committer.committed)
+            self._detach(session, error)
+
+    def _batch_failed(self, batch: int) -> None:
+        """Called before `Committer.committed` passes a batch that will never be durable."""
+        error = StreamError("internal-server-error", "The server could not store what you sent; please send it again.")
+        for session in list(self._server.registry.sessions.values()):
+            if session.pending and session.undo(batch):
+                self._detach(session, error)
+
+    # from another worker
+
+    async def _claim(self, sm_id: str, user: User) -> None:
+        """Get a session from wherever it is into ``_sessions``, if it is anywhere."""
+        if await self._take_parked(sm_id, user):
+            return
+        bus = self._server.bus
+        claim = self._claims.get(sm_id)
+        if claim is None:
+            claim = self._claims[sm_id] = _Claim(user, bus.workers() - {bus.worker})
+            if not claim.missing:
+                claim.answered.set()
+            bus.broadcast(reg.encode(reg.Claim(sm_id, user.jid, bus.worker)))
+        try:
+            await asyncio.wait_for(claim.answered.wait(), CLAIM_SECONDS)
+        except TimeoutError:
+            _log.info("not every worker said whether it has the session")
+        finally:
+            if self._claims.get(sm_id) is claim:
+                del self._claims[sm_id]
+        if sm_id not in self._sessions:
+            await self._take_parked(sm_id, user)  # a worker may have stopped meanwhile
+
+    def _claimed(self, op: reg.Claimed) -> None:
+        claim = self._claims.get(op.sm_id)
+        if op.snapshot is not None:
+            self._adopt(op.snapshot, claim.user if claim is not None else None)
+        if claim is not None:
+            claim.missing.discard(op.worker)
+            if op.snapshot is not None or not claim.missing:
+                claim.answered.set()
+
+    async def _give_away(self, op: reg.Claim) -> None:
+        session = self._sessions.get(op.sm_id)
+        if session is not None and session.entry.bare == op.bare:
+            await self._settle(session)
+            if self._sessions.get(op.sm_id) is session:
+                snapshot = self._take_out(session)
+                self._server.registry.moved(session, op.worker)
+                self._moved[op.sm_id] = op.worker
+                if len(self._moved) > MOVED_MAX:
+                    self._moved.popitem(last=False)
+                self._server.registry.tell(op.worker, reg.Claimed(op.sm_id, self._server.bus.worker, snapshot))
+                return
+        parking = self._parking.get(op.sm_id)
+        if parking is not None:
+            await parking.wait()
+        holder = self._moved.get(op.sm_id)
+        if holder is not None and holder != op.worker and op.sm_id not in self._sessions:
+            self._server.registry.tell(holder, op)  # it arrives there after the session
+            return
+        self._server.registry.tell(op.worker, reg.Claimed(op.sm_id, self._server.bus.worker, None))
+
+    def _take_out(self, session: Session) -> bytes:
+        session.ended = True
+        self.forget(session)
+        return _encode(session.snapshot(time.time()))
+
+    def _adopt(self, raw: bytes, user: User | None) -> Session | None:
+        """Go on with a session here; None when its address has a newer holder, which ends it."""
+        server = self._server
+        snapshot = _decode(raw)
+        entry = snapshot.entry
+        if user is None:
+            user = server.users.peek(entry.bare.partition("@")[0])
+        if user is None or user.jid != entry.bare:
+            server.spawn(self._adopt_later(raw))
+            return None
+        session = Session(user, msgspec.structs.replace(entry, worker=server.bus.worker), None)
+        session.sm_id = snapshot.sm_id
+        session.sm = self.queue()
+        session.sm.restore(snapshot.acked, snapshot.queue)
+        session.overflow = self._overflow
+        session.received = snapshot.received
+        session.presence = snapshot.presence
+        session.interested = snapshot.interested
+        session.blocking_pushes = snapshot.blocking_pushes
+        session.directed = set(snapshot.directed) or None
+        session.away_since = asyncio.get_running_loop().time()
+        holder = server.registry.of(entry.bare).get(entry.resource)
+        if holder is not None and holder.uid != entry.uid:
+            server.spawn(server.reroute_left(session))
+            return None
+        self._moved.pop(snapshot.sm_id, None)
+        self._sessions[snapshot.sm_id] = session
+        server.registry.enter(session)
+        server.spawn(server.registry.update(session))
+        return session
+
+    async def _adopt_later(self, raw: bytes) -> None:
+        username = _decode(raw).entry.bare.partition("@")[0]
+        user = await self._server.users.load(username)
+        if user is not None:  # else the account is gone, and its messages with it
+            self._adopt(raw, user)
+
+    # while no worker has it
+
+    async def park(self, session: Session, error: StreamError) -> None:
+        """Leave a session on the bus for whichever worker its client comes back to.
+
+        Meanwhile its address is nobody's, so messages are kept for it as for one who is offline.
+        """
+        await self._settle(session, error)
+        if session.ended:
+            return
+        sm_id = session.sm_id
+        self._parking[sm_id] = asyncio.Event()
+        try:
+            snapshot = self._take_out(session)
+            await self._server.registry.remove(session)
+            bus, seconds = self._server.bus, self._server.config.limits.resume_seconds
+            await bus.set(f"sm:{sm_id}", snapshot, seconds + PARKED_SPARE)
+            await bus.hset(PARKED, sm_id, str(int(time.time() + seconds)).encode())
+        finally:
+            self._parking.pop(sm_id).set()
+
+    async def _take_parked(self, sm_id: str, user: User) -> bool:
+        bus = self._server.bus
+        raw = await bus.get(f"sm:{sm_id}")
+        if raw is None or _decode(raw).entry.bare != user.jid:
+            return False
+        raw = await bus.take(f"sm:{sm_id}")  # of several workers, one gets it
+        if raw is None:
+            return False
+        await bus.hdel(PARKED, sm_id)
+        self._adopt(raw, user)
+        return True
+
+    async def end_parked(self) -> None:
+        """End what was put away and not resumed in time: contacts see it go, its messages find another way."""
+        bus = self._server.bus
+        now = time.time()
+        for sm_id, until in (await bus.hgetall(PARKED)).items():
+            if int(until) < now and await bus.hdel(PARKED, sm_id):
+                raw = await bus.take(f"sm:{sm_id}")
+                if raw is None:
+                    continue
+                user = await self._server.users.load(_decode(raw).entry.bare.partition("@")[0])
+                session = self._adopt(raw, user) if user is not None else None
+                if session is not None:
+                    await self._server.end_session(session)

@@ -1,0 +1,113 @@
+"""What a client asks of its archive: the query of XEP-0313, section 4, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from nestbox.core.errors import StanzaError
+from nestbox.core.jid import parse_jid
+from nestbox.modules import dataforms, rsm
+from nestbox.modules.rsm import PageRequest
+from nestbox.wire import ns
+from nestbox.wire.element import Element, el
+
+__all__ = ["FLIP_PAGE", "QUERY", "Query", "parse_query", "query_form"]
+
+QUERY = f"{{{ns.MAM}}}query"
+FLIP_PAGE = f"{{{ns.MAM}}}flip-page"
+_MAX_IDS = 100
+_FIELDS = (
+    ("jid-single", "with"),
+    ("text-single", "start"),
+    ("text-single", "end"),
+    ("text-single", "before-id"),
+    ("text-single", "after-id"),
+    ("list-multi", "ids"),
+)
+
+
+@dataclass(slots=True)
+class Query:
+    """A query: filters (``start`` and ``end`` in Unix milliseconds, ids as numbers), the page, and how to send it.
+
+    ``edges`` are all ids that must exist: `item-not-found` otherwise (section 4.3.2).
+    """
+
+    query_id: str | None
+    page: PageRequest
+    flip: bool = False
+    with_: str | None = None
+    start: int | None = None
+    end: int | None = None
+    after: int | None = None
+    before: int | None = None
+    ids: list[int] | None = None
+    edges: frozenset[int] = frozenset()
+
+
+def query_form() -> Element:
+    """The answer to a query of type get: which fields there are (section 4.1.5)."""
+    return el(QUERY, None, dataforms.form(ns.MAM, _FIELDS))
+
+
+def parse_query(query: Element) -> Query:
+    """Read ``<query/>``. Raises StanzaError: bad-request, feature-not-implemented (unknown field), item-not-found."""
+    page = rsm.page_request(query)
+    result = Query(query.get("queryid"), page, query.find(FLIP_PAGE) is not None)
+    form = query.find(dataforms.FORM)
+    fields = dataforms.submitted(form, ns.MAM) if form is not None else {}
+    for name, values in fields.items():
+        if name == "ids":
+            if len(values) > _MAX_IDS:
+                raise StanzaError("bad-request", f"At most {_MAX_IDS} ids in one query.")
+            result.ids = [_archive_id(value) for value in values]
+        elif len(values) != 1:
+            raise StanzaError("bad-request", f"The field {name} needs one value.")
+        elif name == "with":
+            result.with_ = _bare(values[0])
+        elif name == "start":
+            result.start = _milliseconds(values[0])
+        elif name == "end":
+            result.end = _milliseconds(values[0])
+        elif name == "after-id":
+            result.after = _archive_id(values[0])
+        elif name == "before-id":
+            result.before = _archive_id(values[0])
+        elif name != "include-groupchat":  # rooms keep their own archives, so there is nothing to leave out
+            raise StanzaError("feature-not-implemented", f"This archive cannot be searched by {name}.")
+    edges = {edge for edge in (result.after, result.before, *(result.ids or ())) if edge is not None}
+    if page.after is not None:
+        edge = _archive_id(page.after)
+        edges.add(edge)
+        result.after = edge if result.after is None else max(edge, result.after)
+    if page.before is not None:
+        edge = _archive_id(page.before)
+        edges.add(edge)
+        result.before = edge if result.before is None else min(edge, result.before)
+    result.edges = frozenset(edges)
+    return result
+
+
+def _archive_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) >= 1 << 63:
+        raise StanzaError("item-not-found", "No message of this archive has that id.")
+    return int(text)
+
+
+def _bare(text: str) -> str:
+    try:
+        return parse_jid(text).bare
+    except ValueError as error:
+        raise StanzaError("bad-request", str(error)) from None
+
+
+def _milliseconds(text: str) -> int:
+    """A date and time of XEP-0082 as Unix time in milliseconds."""
+    try:
+        value = datetime.fromisoformat(text)
+        if value.tzinfo is None:
+            raise ValueError("it has no time zone")
+        return max(0, min(int(value.timestamp() * 1000), (1 << 47) - 1))
+    except (ValueError, OverflowError):
+        raise StanzaError("bad-request", f"{text[:64]!r} is no date and time of XEP-0082.") from None

@@ -1,0 +1,172 @@
+"""XEP-0160, Offline Messages (RFC 6121, section 8.5.2.2): what came while nobody was there.
+
+A message that no session took is committed with the sender's batch and handed out, oldest first, to the first session
+that becomes available with a priority that is not negative. A row is deleted once its message is in the session's queue
+of unacknowledged stanzas: that queue moves with the session, and what is left in it at the end comes back here.
+(Deleting only after the client's acknowledgement would also outlive a killed worker; the archive does that.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from nestbox.core import registry as reg
+from nestbox.core.errors import StanzaError
+from nestbox.core.ids import id_to_ms
+from nestbox.modules import Xep
+from nestbox.modules.archive import timestamp
+from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
+from nestbox.store.errors import StoreBusy
+from nestbox.wire import ns
+from nestbox.wire.element import el
+from nestbox.wire.stanza import id_by
+
+if TYPE_CHECKING:
+    from nestbox.core.hooks import MessageContext
+    from nestbox.core.server import Server
+    from nestbox.core.session import Session
+    from nestbox.core.users import User
+
+__all__ = ["XEPS", "setup"]
+
+XEPS = (Xep(160, "1.0.1"), Xep(203, "2.0"))
+
+DELAY = f"{{{ns.DELAY}}}delay"
+PAGE = 50  # messages fetched at once
+LOOK_AGAIN = 2.0  # seconds after which a worker that had not heard of the session has
+COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
+COUNTS_MAX = 10_000  # accounts whose count is remembered
+
+
+@dataclass(slots=True)
+class _Count:
+    waiting: int
+    read_at: float  # time.monotonic()
+
+
+def setup(server: Server) -> None:
+    """Keep what nobody took and hand it out."""
+    offline = _Offline(server)
+    server.hooks.message_undelivered.add(offline.keep)
+    server.hooks.session_available.add(offline.available)
+    server.hooks.session_resumed.add(offline.available)
+    server.registry.on(reg.Offline, offline.arrived)
+    server.host_features.add("msgoffline")  # XEP-0160, section 5
+
+
+class _Offline:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._committer = server.store.committer
+        self._limit = server.config.limits.offline_messages
+        self._counts: OrderedDict[int, _Count] = OrderedDict()
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    # in
+
+    def keep(self, context: MessageContext) -> bool:
+        stanza, recipient = context.stanza, context.recipient
+        if stanza.type not in ONE_TO_ONE:
+            return False
+        if not keepable(stanza.element):
+            return is_chat_state_only(stanza.element)  # nobody needs to hear that this was dropped
+        self._admit(recipient)
+        archive_id = context.archive_id or id_by(stanza, recipient.jid)
+        row_id = archive_id or self._server.ids.next()
+        domain = self._server.config.domain
+        if not any(delay.get("from") == domain for delay in stanza.element.iterfind(DELAY)):
+            stanza.append(el(DELAY, {"from": domain, "stamp": timestamp(id_to_ms(row_id))}))
+        try:
+            context.batch = batch = self._committer.offline(recipient.id, row_id, stanza.encode())
+        except StoreBusy:
+            raise StanzaError("resource-constraint", "The server cannot store messages now; try again.") from None
+        # The account may have come online on a worker that read its messages before this one was there.
+        self._committer.when(batch, lambda durable: self._tell(recipient.jid))
+        return True
+
+    def _admit(self, user: User) -> None:
+        """Raise StanzaError when the account has as much waiting as it may; what we know may be seconds old."""
+        counts = self._counts
+        count = counts.get(user.id)
+        now = time.monotonic()
+        if count is None or now - count.read_at > COUNT_SECONDS:
+            waiting = 0 if count is None else count.waiting
+            counts[user.id] = count = _Count(min(waiting, self._limit - 1), now)
+            self._server.spawn(self._read_count(user.id, count))
+            if len(counts) > COUNTS_MAX:
+                counts.popitem(last=False)
+        if count.waiting >= self._limit:
+            self._server.counts.limits_hit += 1
+            raise StanzaError("resource-constraint", "Too many messages wait for this account.")
+        count.waiting += 1
+
+    async def _read_count(self, user_id: int, count: _Count) -> None:
+        await self._committer.flush()
+        count.waiting = await self._server.store.offline.count(user_id)
+
+    # out
+
+    def _tell(self, bare: str) -> None:
+        for worker in {e.worker for e in self._server.registry.available(bare) if e.priority >= 0}:
+            self._server.registry.tell(worker, reg.Offline(bare))
+
+    def arrived(self, op: reg.Offline) -> None:
+        for entry in self._server.registry.of(op.bare).values():
+            session = self._server.registry.sessions.get(entry.jid)
+            if session is not None and _ready(session):
+                self._server.spawn(self._hand_out(session))
+                return
+
+    def available(self, session: Session) -> None:
+        if _ready(session):
+            self._server.spawn(self._hand_out(session))
+            # A message may be on its way into the store by a worker that does not know of the session yet.
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again, session)
+
+    def _look_again(self, session: Session) -> None:
+        if _ready(session):
+            self._server.spawn(self._hand_out(session))
+
+    async def _hand_out(self, session: Session) -> None:
+        user_id = session.user.id
+        lock = self._locks.get(user_id)
+        if lock is None:
+            lock = self._locks[user_id] = asyncio.Lock()
+        async with lock:  # two at once would hand out the same rows twice
+            await self._committer.flush()
+            while _ready(session):
+                rows = await self._server.store.offline.fetch(user_id, PAGE)
+                if not rows or not _ready(session):
+                    break
+                given = []
+                for row_id, data in rows:
+                    if not self._has_room(session, len(data)):
+                        break
+                    session.send(data)
+                    given.append(row_id)
+                if given:
+                    await self._server.store.offline.delete(user_id, given)
+                if len(given) < len(rows):
+                    if session.link is not None:
+                        session.link.request_ack()
+                    await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
+            self._counts.pop(user_id, None)
+
+    def _has_room(self, session: Session, size: int) -> bool:
+        """Whether the client has acknowledged enough to be sent more: half of the limits is left for live messages."""
+        sm, limits = session.sm, self._server.config.limits
+        if sm is None or len(sm) == 0:
+            return True
+        return 2 * len(sm) < limits.unacked_stanzas and 2 * (sm.size + size) < limits.unacked_bytes
+
+
+def _ready(session: Session) -> bool:
+    if session.ended or session.link is None:
+        return False
+    priority = session.entry.priority
+    return priority is not None and priority >= 0
