@@ -5,6 +5,7 @@ import socket
 import struct
 
 import pytest
+
 from nestbox.net.proxy import MAX_V1, ProxyError, parse
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -5,6 +5,7 @@ import ssl
 import warnings
 
 import pytest
+
 from nestbox.net.tls import TlsCodec, TlsContext, TlsError, certificate_hash
 
 

@@ -4,6 +4,7 @@ import os
 import random
 
 import pytest
+
 from nestbox.net.ws_frames import CLOSE, PING, PONG, TEXT, FrameDecoder, FrameError, close_payload, encode, unmask
 
 LIMIT = 70_000

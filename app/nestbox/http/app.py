@@ -1,0 +1,112 @@
+"""The HTTP side of a worker: its routes, and the two ports that they are served on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from nestbox.http.health import Health, HealthHandler
+from nestbox.http.metrics import Metrics, MetricsHandler
+from nestbox.http.page import NotFoundHandler, Page
+from nestbox.http.webchat import WebChatHandler
+from nestbox.http.well_known import HostMetaHandler
+from nestbox.net.listen import bind
+from nestbox.net.transport import MakeReceiver, TransportOptions
+from nestbox.net.websocket import XmppWebSocketHandler
+
+if TYPE_CHECKING:
+    from nestbox.config import Config
+    from nestbox.core.server import Server
+    from nestbox.net.connection import Connections
+
+__all__ = ["make_app", "serve_http"]
+
+_LIMITS = {
+    "max_header_size": 16 * 1024,
+    "max_body_size": 64 * 1024,
+    "idle_connection_timeout": 60,
+    "body_timeout": 30,
+}
+
+
+class _WebSocketPage(Page, XmppWebSocketHandler):
+    """The WebSocket's handshake with the headers of every answer."""
+
+
+def make_app(
+    config: Config,
+    worker: int,
+    *,
+    make_receiver: MakeReceiver,
+    websockets: TransportOptions,
+    problem: Callable[[], str | None],
+    trusted: bool,
+) -> Application:
+    """The routes that clients reach. ``trusted`` says that only HAProxy connects, whose X-Forwarded headers count."""
+    websocket = {
+        "make_receiver": make_receiver,
+        "options": websockets,
+        "max_message": config.limits.stanza_bytes_before_login,
+        "trusted": trusted,
+        "origins": frozenset((config.https_url, *config.web.origins)),
+    }
+    routes = [
+        (r"/healthz", HealthHandler, {"worker": worker, "problem": problem}),
+        (r"/xmpp-websocket", _WebSocketPage, websocket),
+        (r"/\.well-known/host-meta(\.json)?", HostMetaHandler, {"https_url": config.https_url}),
+    ]
+    if config.web.root:
+        chat = {"path": config.web.root, "default_filename": "index.html"}
+        routes.append((r"/((?!\.well-known/|api/|admin/|upload/|invite/|http-bind).*)", WebChatHandler, chat))
+    return Application(routes, default_handler_class=NotFoundHandler)
+
+
+async def serve_http(
+    server: Server, connections: Connections, transports: TransportOptions, worker: int
+) -> Callable[[], Awaitable[None]]:
+    """Serve clients and, on a port of its own, metrics; returns what stops that.
+
+    ``transports`` are the limits and counts of TCP; WebSocket gets the same limits. Raises OSError when an address
+    cannot be listened on.
+    """
+    config = server.config
+    websockets = TransportOptions(max_buffer=transports.max_buffer, close_timeout=transports.close_timeout)
+    health = Health(server)
+    metrics = Metrics(server, {"tcp": transports, "websocket": websockets})
+    address = config.address("http", worker)
+    routes = make_app(
+        config,
+        worker,
+        make_receiver=connections.accept,
+        websockets=websockets,
+        problem=health.problem,
+        trusted=address.startswith("unix:") or config.listen.proxy_protocol,
+    )
+    local = Application(
+        [
+            (r"/metrics", MetricsHandler, {"metrics": metrics}),
+            (r"/healthz", HealthHandler, {"worker": worker, "problem": health.problem}),
+        ],
+        default_handler_class=NotFoundHandler,
+    )
+    servers = []
+    for application, where in ((routes, address), (local, config.address("metrics", worker))):
+        if where:
+            servers.append(HTTPServer(application, **_LIMITS))
+            servers[-1].add_socket(bind(where))
+    tasks = [asyncio.create_task(health.watch_store()), asyncio.create_task(metrics.watch_lag())]
+
+    async def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        for one in servers:
+            one.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(one.close_all_connections(), 5)
+
+    return stop
