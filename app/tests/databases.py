@@ -66,6 +66,12 @@ class MariaDB:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         _await(self._answers, self._process, self.log)
 
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(signal.SIGTERM)

@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy import Column, ColumnElement, Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.store import partitions
 from nestbox.store.database import Database
-from nestbox.store.schema import accounts, archive, archive_prefs
+from nestbox.store.schema import accounts, archive, archive_prefs, offline
 from nestbox.store.upsert import upsert
 
 __all__ = ["Archive", "ArchiveRow", "Maintained", "Page", "Prefs"]
@@ -77,7 +77,7 @@ class Archive:
         limit: int = 50,
         backward: bool = False,
     ) -> Page:
-        """One page. ``start`` and ``end`` are Unix milliseconds, inclusive; ``after`` and ``before`` are ids, exclusive.
+        """One page. ``start`` and ``end`` are Unix milliseconds, inclusive; ``after`` and ``before`` ids, exclusive.
 
         ``with_`` is a bare JID; ``backward`` takes the last ``limit`` rows of what matches, the first otherwise.
         """
@@ -136,7 +136,8 @@ class Archive:
     async def maintain(self, months_ahead: int = 2, retention_days: int = 0, now_ms: int | None = None) -> Maintained:
         """Keep partitions ready for the coming months and remove what is older than ``retention_days`` (0: nothing).
 
-        Runs beside the workers. Whole months go by dropping their partition, the rest in short transactions.
+        Runs beside the workers. Whole months go by dropping their partition, the rest in short transactions. What a
+        deletion left behind, since its account's messages were on their way, is erased, too.
         """
         now_ms = now_ms or time.time_ns() // 1_000_000
         cutoff = ms_to_id(now_ms - retention_days * _DAY_MS) if retention_days else None
@@ -146,29 +147,29 @@ class Archive:
                 done.created = await partitions.extend(connection, now_ms, months_ahead)
                 if cutoff is not None:
                     done.dropped = await partitions.drop(connection, cutoff)
+        async with self._database.read() as connection:
+            kept = await _owners(connection, archive.c.owner)
+            waiting = await _owners(connection, offline.c.user_id)
+            known = set((await connection.execute(select(accounts.c.id))).scalars())
+        removals = [delete(archive).where(archive.c.owner == owner) for owner in kept if owner not in known]
+        removals += [delete(offline).where(offline.c.user_id == owner) for owner in waiting if owner not in known]
         if cutoff is not None:
-            done.deleted = await self._expire(cutoff)
+            old = archive.c.id < cutoff
+            removals += [delete(archive).where(archive.c.owner == owner, old) for owner in kept if owner in known]
+        for start in range(0, len(removals), 50):
+            async with self._database.write() as connection:
+                for statement in removals[start : start + 50]:
+                    done.deleted += (await connection.execute(statement)).rowcount
         return done
 
-    async def _expire(self, cutoff: int) -> int:
-        async with self._database.read() as connection:
-            owners = await _owners(connection)
-        deleted = 0
-        for start in range(0, len(owners), 50):
-            async with self._database.write() as connection:
-                for owner in owners[start : start + 50]:
-                    expired = delete(archive).where(archive.c.owner == owner, archive.c.id < cutoff)
-                    deleted += (await connection.execute(expired)).rowcount
-        return deleted
 
-
-async def _owners(connection: AsyncConnection) -> list[int]:
-    query = select(func.min(archive.c.owner))
+async def _owners(connection: AsyncConnection, column: Column[int]) -> list[int]:
+    query = select(func.min(column))
     found = []
     owner = (await connection.execute(query)).scalar_one()
     while owner is not None:  # a jump in the index for each owner, not a scan
         found.append(owner)
-        owner = (await connection.execute(query.where(archive.c.owner > owner))).scalar_one()
+        owner = (await connection.execute(query.where(column > owner))).scalar_one()
     return found
 
 

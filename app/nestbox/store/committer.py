@@ -50,6 +50,9 @@ class Committer:
         self._next_start = 0.0
         self._closing = False
         self.committed = 0  # the highest batch that is durable, less rows that were rejected: `when` tells of those
+        # Called before `committed` passes a batch of which nothing is known to be durable: its stanzas must never be
+        # acknowledged.
+        self.failed: Callable[[int], None] = lambda batch: None
         # For the metrics: what was done since the start, and what waits now.
         self.rows = 0
         self.batches = 0
@@ -120,7 +123,7 @@ class Committer:
 
     async def _commit(self, batch: Batch, number: int) -> None:
         started = self._loop.time()
-        ok = False
+        ok = gave_up = False
         try:
             rejected = await self._write(batch, started + self._give_up)
             ok = not rejected
@@ -131,11 +134,18 @@ class Committer:
             self.batches += 1
             self.commit_seconds(self._loop.time() - started)
         except Away as error:
+            gave_up = True
             self.rejected += batch.rows
             _log.error("gave up writing %d rows: %s", batch.rows, error)
         except Exception:  # a defect of ours must not stop the commits that follow
+            gave_up = True
             self.rejected += batch.rows
             _log.exception("writing %d rows failed", batch.rows)
+        if gave_up:
+            try:
+                self.failed(number)
+            except Exception:
+                _log.exception("dealing with a failed batch failed")
         self._settle(batch, number, ok)
 
     async def _write(self, batch: Batch, give_up_at: float) -> list[tuple[str, int, int, str]]:

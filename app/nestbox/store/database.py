@@ -5,6 +5,7 @@ Both are spoken to through SQLAlchemy's async engine, with a pool as small as a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,8 @@ __all__ = ["SQL_MODE", "Database", "sqlite_pragmas"]
 
 SQL_MODE = "SET SESSION sql_mode = 'STRICT_ALL_TABLES'"  # too long is an error, never cut
 
+# It logs the server's notes, such as that a primary key's name was ignored; in strict mode what matters is an error.
+logging.getLogger("asyncmy").setLevel(logging.ERROR)
 BUSY_SECONDS = 10  # how long a writer waits for the writers of the other workers
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "mysql": "mysql+asyncmy", "mariadb": "mysql+asyncmy"}
 
@@ -35,7 +38,7 @@ def sqlite_pragmas() -> tuple[str, ...]:
 
 
 class Database:
-    """``url`` is ``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``, else StoreError is raised."""
+    """``url`` is ``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; else StoreError."""
 
     def __init__(self, url: str) -> None:
         try:

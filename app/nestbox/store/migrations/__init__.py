@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from alembic import command
@@ -23,6 +22,4 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Name 'alembic_version_pkc' ignored")  # MariaDB names no primary key
-        command.upgrade(config, "head")
+    command.upgrade(config, "head")

@@ -75,17 +75,19 @@ def _rosters() -> None:
 
 
 def _messages() -> None:
+    sqlite = op.get_bind().dialect.name == "sqlite"
     op.create_table(
         "archive",
-        sa.Column("owner", Id, primary_key=True, autoincrement=False),
-        sa.Column("id", Id, primary_key=True, autoincrement=False),
+        sa.Column("owner", Id, primary_key=not sqlite, nullable=False, autoincrement=False),
+        sa.Column("id", Id, primary_key=not sqlite, nullable=False, autoincrement=False),
         sa.Column("peer", Name(2047), nullable=False),
         sa.Column("stanza", Blob, nullable=False),
-        sa.Index("archive_peer", "owner", "peer", "id"),
-        sqlite_with_rowid=False,
         **OPTIONS,
     )
-    if op.get_bind().dialect.name != "sqlite":
+    if sqlite:
+        op.create_index("archive_time", "archive", ["owner", "id", "peer"], unique=True)
+    else:
+        op.create_index("archive_peer", "archive", ["owner", "peer", "id"])
         # The months are split off by maintenance, which `nestboxctl migrate` runs as well.
         op.execute("ALTER TABLE archive PARTITION BY RANGE (id) (PARTITION pmax VALUES LESS THAN MAXVALUE)")
     op.create_table(
