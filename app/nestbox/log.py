@@ -28,11 +28,11 @@ class _JournalFormatter(logging.Formatter):
 
 
 def set_up(level: str, worker: int) -> None:
-    """Log to standard error, at ``level`` (a name of `logging`, lower case)."""
+    """Log to standard error: our own at ``level`` (a name of `logging`, lower case), libraries' warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter(worker))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("nestbox").setLevel(level.upper())
 
 
 def short_address(address: str, mode: str) -> str:

@@ -10,7 +10,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 
-from nestbox.bus.base import BusError, open_bus
+from nestbox.bus import BusError, open_bus
 from nestbox.config import Config
 from nestbox.core.ids import IdSource
 from nestbox.core.server import TICK, Server
@@ -60,7 +60,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     store = await open_store(config.database.url, commit_window=config.database.commit_window)
     stack.push_async_callback(store.close)
     await store.check_schema()
-    bus = open_bus(config.bus.url, worker, config.domain)
+    bus = open_bus(config.bus.url, worker)
     server = Server(config, store, bus, IdSource(worker))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.registry.reload())
