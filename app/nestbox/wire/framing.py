@@ -93,16 +93,17 @@ class FrameReader:
         if declaration:
             data = data[declaration.end() :]
         parser = take_parser(_HEADER, data, self.limits)
+        wrong = None
         try:
             parser.expat.Parse(data, False)
             event = _only_event(parser, len(data))
         except ExpatError as error:
             wrong = explain(error, parser)
+        except StreamError as error:
+            wrong = error.with_traceback(None)  # whose frames would hold the parser
+        if wrong is not None:
             return_broken(parser)
-            raise wrong from None
-        except StreamError:
-            return_broken(parser)
-            raise
+            raise wrong
         return_parser(parser)
         if isinstance(event, Stanza):
             return event

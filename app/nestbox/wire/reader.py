@@ -116,7 +116,7 @@ class Parser:
 
     def position(self) -> int:
         """Where in the buffer expat stands: at its end, or where the token begins that is not complete."""
-        return self.expat.CurrentByteIndex - self.base
+        return max(self.expat.CurrentByteIndex - self.base, 0)  # -1 before the first token
 
     def _restricted(self, *_: object) -> None:
         raise StreamError("restricted-xml", "comments, processing instructions and DTDs are not allowed")
@@ -236,9 +236,9 @@ def explain(error: ExpatError, parser: Parser) -> StreamError:
     if parser.buffer.endswith(b"<!", 0, index):
         return StreamError("restricted-xml", "DTDs are not allowed")
     try:
-        parser.buffer[: index + 4].decode()
+        parser.buffer[index : index + 4].decode()
     except UnicodeDecodeError as wrong:
-        if wrong.reason != "unexpected end of data":
+        if wrong.start == 0 and wrong.reason != "unexpected end of data":
             return StreamError("unsupported-encoding", "only UTF-8 is understood")
     return StreamError("not-well-formed", str(error))
 
@@ -292,13 +292,20 @@ class StreamReader:
             try:
                 self._parse()
             except StreamError as error:  # what was complete before it is delivered first, however the bytes were cut
-                self._end(error)
+                self._end(error.with_traceback(None))  # whose frames would hold the parser
         if self._events:
             return self._events.pop()
         if isinstance(self._dead, StreamError):
             error, self._dead = self._dead, True
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         return None
+
+    def __del__(self) -> None:
+        if self._parser is not None:
+            return_broken(self._parser)
 
     def _end(self, reason: StreamError | bool) -> None:
         self._dead = reason
@@ -321,10 +328,13 @@ class StreamReader:
             self._given = self._token = self._scan = 0
             self._quote = b""
             self._parser = parser = take_parser(self._header, buffer, self.limits)
+        wrong = None
         try:
             self._give(parser, buffer)
         except ExpatError as error:
-            raise explain(error, parser) from None
+            wrong = explain(error, parser)
+        if wrong is not None:
+            raise wrong
         self._settle(parser, buffer)
 
     def _give(self, parser: Parser, buffer: bytearray) -> None:
@@ -342,11 +352,12 @@ class StreamReader:
                 end = -1
             if end < 0:
                 return
-            expat = parser.expat
-            expat.Parse(buffer if end - self._given == size else bytes(buffer[self._given : end]), False)
+            parser.expat.Parse(buffer if end - self._given == size else bytes(buffer[self._given : end]), False)
             self._given = end
-            token = expat.CurrentByteIndex - parser.base
-            if token < end and buffer[token] not in b"<&":  # the beginning of a character
+            token = parser.position()
+            if token < end and buffer[token] not in b"<&":  # the beginning of a character, or of a line's end
+                if parser.depth == 0 and buffer[token] != 13:
+                    raise StreamError("not-well-formed", "text before the stream")
                 token = end
             if token != self._token:
                 self._token = self._scan = token
@@ -399,7 +410,7 @@ class StreamReader:
         whole = parser.depth == 1 and parser.position() == self._given
         if self.stepwise and events and not (whole and len(events) == 1):
             raise StreamError("not-well-formed", "unclear end of an element")
-        done = parser.start if parser.depth > 1 else self._token
+        done = parser.start if parser.depth > 1 else parser.position()
         if whole:
             self._parser = None
             (return_broken if events and isinstance(events[-1], StreamOpen) else return_parser)(parser)

@@ -79,7 +79,7 @@ BOUND = (
 )
 BAD_RESOURCE = (
     '<iq type="error" id="b"><error type="modify"><bad-request xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/>'
-    '<text/></error></iq>'
+    "<text/></error></iq>"
 )
 LOGGED_IN = [
     ("{HEADER}", FEATURES),
@@ -124,7 +124,8 @@ CONVERSATIONS = {
         [
             ("{HEADER}", ...),
             (
-                "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><![CDATA[</starttls><x \"]]></starttls><auth y='\"'/>",
+                "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><![CDATA[</starttls><x \"]]></starttls>"
+                "<auth y='\"'/>",
                 stream_error("policy-violation"),
             ),
         ],
