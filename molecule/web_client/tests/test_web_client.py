@@ -20,8 +20,8 @@ def test_current_points_at_a_whole_version(host):
 
 def test_everything_the_page_names_is_there(host, page):
     named = re.findall(r'(?:href|src)="([^"]+)"', page)
-    assert {"dist/converse.min.css", "nestbox.js", "favicon.svg"} <= set(named)
-    for path in named:
+    assert {"dist/converse.min.js?v=14.0.0", "nestbox.js", "favicon.svg"} <= set(named)
+    for path in (name.partition("?")[0] for name in named):
         assert host.file(f"{ROOT}/{path}").is_file, path
 
 
@@ -32,8 +32,13 @@ def test_what_converse_loads_later_is_there(host, path):
     assert host.file(f"{ROOT}/{path}").size > 0
 
 
+def test_downloads_are_small(host):
+    assert host.file(f"{ROOT}/dist/converse.min.js.gz").size < 450_000
+    assert host.check_output(f"gzip -cd {ROOT}/dist/converse.min.js.gz | cmp - {ROOT}/dist/converse.min.js && echo same") == "same"
+
+
 def test_translations_are_there(host):
-    assert int(host.check_output(f"ls {ROOT}/dist/chunkjs/locales | wc -l")) > 40
+    assert int(host.check_output(f"ls {ROOT}/dist/chunkjs/locales/*.js | wc -l")) > 40
 
 
 def test_no_dead_weight(host):
