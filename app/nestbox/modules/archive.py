@@ -105,6 +105,8 @@ class _Archive:
         if stanza.element.get("type") not in ONE_TO_ONE or not archivable(stanza.element):
             return
         owner, recipient = context.owner, context.recipient
+        if recipient is not None and recipient.archive == "roster" and recipient.contacts is None:
+            self._server.spawn(self._server.users.contacts(recipient))  # `keeps` does without until it is there
         for_owner = owner is not None and keeps(owner, context.to)
         for_recipient = recipient is not None and recipient is not owner and keeps(recipient, context.sender)
         if not (for_owner or for_recipient):

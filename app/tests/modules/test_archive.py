@@ -1,0 +1,433 @@
+"""XEP-0313 with XEP-0059 and XEP-0441: what is archived, who may read it, and paging."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+from harness import condition
+
+from nestbox.modules.archive import timestamp
+from nestbox.wire import ns
+from nestbox.wire.element import Element
+from nestbox.wire.stanza import STANZA_ID, Stanza
+
+MAM = "{urn:xmpp:mam:2}"
+FORWARDED = f"{{{ns.FORWARD}}}forwarded"
+BODY = "{jabber:client}body"
+
+
+@dataclass
+class Answer:
+    """What a query gave: the ids and bodies of the results in the order sent, and ``<fin/>``."""
+
+    results: list[Stanza]
+    fin: Element
+
+    @property
+    def elements(self) -> list[Element]:
+        return [result.find(MAM + "result") for result in self.results]
+
+    @property
+    def ids(self) -> list[str]:
+        return [result.get("id") for result in self.elements]
+
+    @property
+    def bodies(self) -> list[str]:
+        return [result.find(f"{FORWARDED}/{{jabber:client}}message/{BODY}").text for result in self.elements]
+
+    @property
+    def complete(self) -> bool:
+        return self.fin.get("complete") == "true"
+
+    def rsm(self, name: str) -> str | None:
+        return self.fin.find(f"{{{ns.RSM}}}set").findtext(f"{{{ns.RSM}}}{name}")
+
+
+def form(**fields: str | list[str]) -> str:
+    values = {"FORM_TYPE": "urn:xmpp:mam:2", **{name.strip("_").replace("_", "-"): v for name, v in fields.items()}}
+    inner = "".join(
+        f"<field var='{name}'>{''.join(f'<value>{v}</value>' for v in ([value] if isinstance(value, str) else value))}"
+        "</field>"
+        for name, value in values.items()
+    )
+    return f"<x xmlns='jabber:x:data' type='submit'>{inner}</x>"
+
+
+def rsm(**values: object) -> str:
+    inner = "".join(f"<{name}>{'' if value is None else value}</{name}>" for name, value in values.items())
+    return f"<set xmlns='http://jabber.org/protocol/rsm'>{inner}</set>"
+
+
+async def query(client, *children: str, to: str | None = None) -> Answer | str:
+    """Query an archive; an error's condition where it fails."""
+    client.received.clear()
+    answer = await client.iq("set", f"<query xmlns='urn:xmpp:mam:2' queryid='q1'>{''.join(children)}</query>", to)
+    if answer.type == "error":
+        return condition(answer)
+    results = [stanza for stanza in client.received if stanza.has(MAM + "result")]
+    client.received.clear()
+    return Answer(results, answer.find(MAM + "fin"))
+
+
+async def say(client, to: str, *bodies: str) -> None:
+    for body in bodies:
+        await client.send(f"<message to='{to}' type='chat'><body>{body}</body></message>")
+    await client.world.settle()  # the workers commit each for itself
+
+
+@pytest.fixture
+async def alice(world):
+    return await world.client("alice")
+
+
+@pytest.fixture
+async def bob(world):
+    return await world.client("bob", worker=2)
+
+
+async def test_both_sides_find_a_message_under_the_id_its_recipient_saw(alice, bob):
+    await say(alice, bob.bare, "hi")
+    seen = (await bob.expect("message")).find(STANZA_ID)
+    assert seen.get("by") == bob.bare
+    for client in (alice, bob):
+        answer = await query(client)
+        assert (answer.ids, answer.bodies, answer.complete) == ([seen.get("id")], ["hi"], True)
+        result = answer.results[0]
+        assert (result.from_, result.to) == (client.bare, client.jid)
+        assert answer.elements[0].get("queryid") == "q1"
+        forwarded = answer.elements[0].find(FORWARDED)
+        message = forwarded.find("{jabber:client}message")
+        assert (message.get("from"), message.get("to"), message.get("type")) == (alice.jid, bob.bare, "chat")
+        stamp = forwarded.find(f"{{{ns.DELAY}}}delay").get("stamp")
+        assert stamp[:13] == timestamp(time.time_ns() // 1_000_000)[:13]
+        assert message.find(STANZA_ID) is None  # each side's id is the result's
+
+
+async def test_it_is_there_although_nobody_was_online(world, alice):
+    await world.user("carol")
+    await say(alice, "carol@nestbox.test", "later")
+    carol = await world.client("carol", presence=None)
+    assert (await query(carol)).bodies == ["later"]
+
+
+async def test_a_note_to_oneself_is_there_once(alice):
+    await say(alice, alice.bare, "note")
+    seen = (await alice.expect("message")).find(STANZA_ID)
+    answer = await query(alice)
+    assert (answer.bodies, answer.ids) == (["note"], [seen.get("id")])
+
+
+@pytest.mark.parametrize(
+    "type, payload",
+    [
+        ("chat", "<body>x</body>"),
+        ("normal", "<body>x</body>"),
+        (None, "<body>x</body>"),
+        ("chat", "<received xmlns='urn:xmpp:receipts' id='1'/>"),
+        ("chat", "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>"),
+        ("chat", "<reactions xmlns='urn:xmpp:reactions:0' id='1'><reaction>x</reaction></reactions>"),
+        ("chat", "<retract xmlns='urn:xmpp:message-retract:1' id='1'/>"),
+        ("chat", "<body>y</body><replace xmlns='urn:xmpp:message-correct:0' id='1'/>"),
+        ("chat", "<encrypted xmlns='eu.siacs.conversations.axolotl'><header sid='1'/></encrypted>"),
+        ("chat", "<encrypted xmlns='urn:xmpp:omemo:2'/>"),
+        ("chat", "<propose xmlns='urn:xmpp:jingle-message:0' id='1'/>"),
+        ("chat", "<x xmlns='urn:example:custom'/><store xmlns='urn:xmpp:hints'/>"),
+        ("normal", "<x xmlns='jabber:x:conference' jid='room@rooms.nestbox.test'/>"),
+    ],
+)
+async def test_what_belongs_into_the_archive(alice, bob, type, payload):
+    kind = f" type='{type}'" if type else ""
+    await alice.send(f"<message to='{bob.bare}'{kind}>{payload}</message>")
+    await alice.world.settle()
+    assert len((await query(alice)).ids) == 1
+    assert len((await query(bob)).ids) == 1
+
+
+@pytest.mark.parametrize(
+    "type, payload",
+    [
+        ("chat", "<composing xmlns='http://jabber.org/protocol/chatstates'/>"),
+        ("chat", "<body>x</body><no-store xmlns='urn:xmpp:hints'/>"),
+        ("chat", "<body>x</body><no-permanent-store xmlns='urn:xmpp:hints'/>"),
+        ("chat", "<body>x</body><no-store xmlns='urn:xmpp:hints'/><store xmlns='urn:xmpp:hints'/>"),
+        ("headline", "<body>x</body>"),
+        ("error", "<body>x</body>"),
+        ("groupchat", "<body>x</body>"),
+        ("normal", "<event xmlns='http://jabber.org/protocol/pubsub#event'/><body>x</body>"),
+        ("chat", "<x xmlns='urn:example:custom'/>"),
+    ],
+)
+async def test_what_does_not(alice, bob, type, payload):
+    await alice.send(f"<message to='{bob.jid}' type='{type}'>{payload}</message>")
+    assert (await query(alice)).ids == []
+    assert (await query(bob)).ids == []
+
+
+async def test_a_message_that_was_refused_is_in_no_archive(alice):
+    await say(alice, "nobody@nestbox.test", "x")
+    assert condition(await alice.expect("message", type="error")) == "service-unavailable"
+    assert (await query(alice)).ids == []
+
+
+async def test_paging_forward(alice, bob):
+    await say(alice, bob.bare, *"abcde")
+    first = await query(bob, rsm(max=2))
+    assert (first.bodies, first.complete) == (["a", "b"], False)
+    assert (first.rsm("first"), first.rsm("last")) == (first.ids[0], first.ids[1])
+    second = await query(bob, rsm(max=2, after=first.rsm("last")))
+    assert (second.bodies, second.complete) == (["c", "d"], False)
+    third = await query(bob, rsm(max=2, after=second.rsm("last")))
+    assert (third.bodies, third.complete) == (["e"], True)
+    end = await query(bob, rsm(max=2, after=third.rsm("last")))
+    assert (end.bodies, end.complete, end.rsm("first")) == ([], True, None)
+
+
+async def test_paging_backward(alice, bob):
+    await say(alice, bob.bare, *"abcde")
+    last = await query(bob, rsm(max=2, before=None))
+    assert (last.bodies, last.complete) == (["d", "e"], False)
+    middle = await query(bob, rsm(max=2, before=last.rsm("first")))
+    assert (middle.bodies, middle.complete) == (["b", "c"], False)
+    first = await query(bob, rsm(max=2, before=middle.rsm("first")))
+    assert (first.bodies, first.complete) == (["a"], True)
+
+
+async def test_a_flipped_page_is_the_same_page(alice, bob):
+    await say(alice, bob.bare, *"abc")
+    page = await query(bob, rsm(max=2, before=None), "<flip-page/>")
+    assert page.bodies == ["c", "b"]
+    assert (page.rsm("first"), page.rsm("last")) == (page.ids[1], page.ids[0])
+
+
+async def test_counting(alice, bob):
+    await say(alice, bob.bare, *"abc")
+    answer = await query(bob, rsm(max=0))
+    assert (answer.results, answer.rsm("count"), answer.complete) == ([], "3", False)
+    assert (await query(bob)).rsm("count") == "3"
+
+
+async def test_pages_have_a_limit(alice, bob):
+    await say(alice, bob.bare, *map(str, range(105)))
+    assert len((await query(bob)).ids) == 50
+    assert len((await query(bob, rsm(max=1000))).ids) == 100
+
+
+async def test_a_page_of_giants_is_cut_at_the_end_where_paging_goes_on(alice, bob):
+    big = "x" * 200_000
+    await say(alice, bob.bare, *[f"{n}{big}" for n in range(8)])
+    forward = await query(bob)
+    assert [body[0] for body in forward.bodies] == list("01234") and not forward.complete
+    backward = await query(bob, rsm(before=None))
+    assert [body[0] for body in backward.bodies] == list("34567") and not backward.complete
+
+
+async def test_filters(world, alice, bob):
+    carol = await world.client("carol")
+    await say(alice, bob.bare, "to bob")
+    await say(carol, alice.jid, "from carol")
+    assert (await query(alice, form(with_=bob.bare))).bodies == ["to bob"]
+    assert (await query(alice, form(with_=carol.jid))).bodies == ["from carol"]
+    assert (await query(alice, form(with_="dave@nestbox.test"))).bodies == []
+    everything = await query(alice)
+    first, last = everything.ids
+    assert (await query(alice, form(ids=[last]))).bodies == ["from carol"]
+    assert (await query(alice, form(ids=[first, last]))).ids == [first, last]
+    assert (await query(alice, form(after_id=first))).ids == [last]
+    assert (await query(alice, form(before_id=last))).ids == [first]
+    assert (await query(alice, form(after_id=first, before_id=last))).ids == []
+    assert (await query(alice, form(after_id=first), rsm(max=1, before=None))).ids == [last]
+    assert (await query(alice, form(include_groupchat="true"))).ids == [first, last]
+
+
+async def test_times(alice, bob):
+    await say(alice, bob.bare, "first")
+    await asyncio.sleep(0.02)
+    between = timestamp(time.time_ns() // 1_000_000)
+    await asyncio.sleep(0.02)
+    await say(alice, bob.bare, "second")
+    assert (await query(bob, form(start=between))).bodies == ["second"]
+    assert (await query(bob, form(end=between))).bodies == ["first"]
+    assert (await query(bob, form(start="2000-01-01T00:00:00Z", end="2000-01-02T00:00:00+01:00"))).bodies == []
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        (rsm(after="12345"),),
+        (rsm(before="12345"),),
+        (rsm(after="no number"),),
+        (rsm(after="9" * 40),),
+        (rsm(after="1 OR 1=1"),),
+        (form(ids=["12345"]),),
+        (form(after_id="12345"),),
+        (form(before_id="-1"),),
+    ],
+)
+async def test_an_unknown_id_is_not_found(alice, bob, children):
+    await say(alice, bob.bare, "x")
+    assert await query(bob, *children) == "item-not-found"
+
+
+async def test_an_id_of_another_archive_is_not_found(world, alice, bob):
+    carol = await world.client("carol")
+    await say(alice, bob.bare, "x")
+    other = (await query(alice)).ids[0]
+    assert await query(carol, rsm(after=other)) == "item-not-found"
+
+
+@pytest.mark.parametrize(
+    "children, expected",
+    [
+        ((rsm(max="many"),), "bad-request"),
+        ((rsm(max="-1"),), "bad-request"),
+        ((rsm(index="2"),), "feature-not-implemented"),
+        ((rsm(after="1", before="2"),), "bad-request"),
+        ((form(start="yesterday"),), "bad-request"),
+        ((form(start="2026-01-01T00:00:00"),), "bad-request"),
+        ((form(with_="@"),), "bad-request"),
+        ((form(with_=["a@nestbox.test", "b@nestbox.test"]),), "bad-request"),
+        ((form(fulltext="secret"),), "feature-not-implemented"),
+        (("<x xmlns='jabber:x:data' type='submit'/>",), "bad-request"),
+        (("<x xmlns='jabber:x:data' type='form'/>",), "bad-request"),
+        ((form(ids=["1"] * 101),), "bad-request"),
+    ],
+)
+async def test_a_wrong_query_says_so(alice, children, expected):
+    assert await query(alice, *children) == expected
+
+
+@pytest.mark.parametrize(
+    "type, payload",
+    [
+        ("set", "<query xmlns='urn:xmpp:mam:2'/>"),
+        ("get", "<query xmlns='urn:xmpp:mam:2'/>"),
+        ("get", "<metadata xmlns='urn:xmpp:mam:2'/>"),
+        ("get", "<prefs xmlns='urn:xmpp:mam:2'/>"),
+        ("set", "<prefs xmlns='urn:xmpp:mam:2' default='never'/>"),
+    ],
+)
+async def test_an_archive_is_its_owners_alone(alice, bob, type, payload):
+    assert condition(await alice.iq(type, payload, to=bob.bare)) == "forbidden"
+
+
+async def test_the_form_names_the_fields(alice):
+    answer = await alice.iq("get", "<query xmlns='urn:xmpp:mam:2'/>")
+    fields = answer.payload.find("{jabber:x:data}x").findall("{jabber:x:data}field")
+    assert {f.get("var") for f in fields} == {"FORM_TYPE", "with", "start", "end", "before-id", "after-id", "ids"}
+
+
+async def test_metadata(alice, bob):
+    empty = (await alice.iq("get", "<metadata xmlns='urn:xmpp:mam:2'/>")).payload
+    assert len(empty) == 0
+    await say(alice, bob.bare, *"abc")
+    ids = (await query(alice)).ids
+    start, end = (await alice.iq("get", "<metadata xmlns='urn:xmpp:mam:2'/>")).payload
+    assert (start.tag, start.get("id"), end.tag, end.get("id")) == (MAM + "start", ids[0], MAM + "end", ids[2])
+    assert start.get("timestamp") <= end.get("timestamp") and end.get("timestamp").endswith("Z")
+
+
+def prefs(default: str, always: str = "", never: str = "") -> str:
+    lists = [
+        f"<{name}>{''.join(f'<jid>{jid}</jid>' for jid in value.split())}</{name}>"
+        for name, value in (("always", always), ("never", never))
+    ]
+    return f"<prefs xmlns='urn:xmpp:mam:2' default='{default}'>{''.join(lists)}</prefs>"
+
+
+async def set_prefs(world, client, *args: str) -> Stanza:
+    answer = await client.iq("set", prefs(*args))
+    await world.settle()
+    return answer
+
+
+async def test_preferences_are_kept_and_given_back(world, alice):
+    default = (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload
+    assert default.get("default") == "always" and [child.tag for child in default] == [MAM + "always", MAM + "never"]
+    await set_prefs(world, alice, "never", "bob@nestbox.test Carol@Nestbox.Test", "dave@nestbox.test/x")
+    answer = (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload
+    assert answer.get("default") == "never"
+    assert [jid.text for jid in answer[0]] == ["bob@nestbox.test", "carol@nestbox.test"]
+    assert [jid.text for jid in answer[1]] == ["dave@nestbox.test/x"]
+
+
+@pytest.mark.parametrize("bad", [("sometimes",), ("always", "@"), ("always", "", "a@")])
+async def test_wrong_preferences_change_nothing(alice, bad):
+    assert condition(await alice.iq("set", prefs(*bad))) in ("bad-request", "jid-malformed")
+    assert (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload.get("default") == "always"
+
+
+@pytest.mark.parametrize(
+    "chosen, archived",
+    [
+        (("never",), False),
+        (("never", "bob@nestbox.test"), True),
+        (("never", "alice@nestbox.test"), False),
+        (("always", "", "bob@nestbox.test"), False),
+        (("always", "", "bob@nestbox.test/elsewhere"), True),
+        (("roster",), False),
+        (("roster", "bob@nestbox.test"), True),
+    ],
+)
+async def test_preferences_rule_their_own_side_only(world, alice, bob, chosen, archived):
+    """On every worker: bob is on the other one."""
+    await set_prefs(world, alice, *chosen)
+    await world.servers[1].users.contacts(alice.session.user)
+    await world.servers[2].users.contacts(await world.servers[2].users.load("alice"))
+    await say(alice, bob.bare, "out")
+    await say(bob, alice.bare, "in")
+    message = await alice.expect("message")
+    assert (await query(bob)).bodies == ["out", "in"]
+    assert (await query(alice)).bodies == (["out", "in"] if archived else [])
+    assert (message.find(STANZA_ID) is not None) == archived
+
+
+async def test_roster_means_the_roster(world):
+    await world.friends("alice", "bob")
+    alice, bob, carol = [await world.client(name) for name in ("alice", "bob", "carol")]
+    await set_prefs(world, alice, "roster")
+    await say(bob, alice.bare, "friend")
+    await say(carol, alice.bare, "stranger")
+    assert (await query(alice)).bodies == ["friend"]
+
+
+async def test_an_id_that_another_worker_is_about_to_commit_is_waited_for(world, alice, bob):
+    """Bob has the message before alice's worker has committed it, and asks for what follows it."""
+    committer = world.servers[1].store.committer
+    write, gate = committer._writer.write, asyncio.Event()
+
+    async def held(batch):
+        await gate.wait()
+        return await write(batch)
+
+    committer._writer.write = held
+    await alice.send(f"<message to='{bob.bare}' type='chat'><body>fresh</body></message>")
+    archive_id = (await bob.expect("message")).find(STANZA_ID).get("id")
+    asking = asyncio.ensure_future(query(bob, rsm(after=archive_id)))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    gate.set()
+    assert (await asking).ids == []
+
+
+async def test_the_sender_is_told_when_nothing_can_be_stored(world, alice, bob):
+    world.servers[1].store.committer._max_rows = 0
+    await say(alice, bob.bare, "x")
+    assert condition(await alice.expect("message", type="error")) == "resource-constraint"
+    await bob.nothing("message")
+
+
+class TestSwitchedOff:
+    @pytest.fixture
+    def config(self, config):
+        config.archive.enabled = False
+        return config
+
+    async def test_there_is_no_archive(self, world, alice, bob):
+        await say(alice, bob.bare, "hi")
+        assert (await bob.expect("message")).find(STANZA_ID) is None
+        assert await query(alice) == "service-unavailable"
+        assert not {ns.MAM, ns.MAM_EXTENDED} & world.servers[1].account_features
+        assert await world.servers[1].store.archive.ends(alice.session.user.id) is None

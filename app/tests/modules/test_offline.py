@@ -1,0 +1,195 @@
+"""XEP-0160: what came while nobody was there is there later, once, in order, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from harness import DOMAIN, condition
+
+from nestbox.config import Limits
+from nestbox.core.ids import id_to_ms
+from nestbox.modules.archive import timestamp
+from nestbox.wire.stanza import STANZA_ID
+
+BODY = "{jabber:client}body"
+DELAY = "{urn:xmpp:delay}delay"
+BOB = f"bob@{DOMAIN}"
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(offline_messages=5, unacked_stanzas=8)
+
+
+@pytest.fixture
+async def alice(world):
+    await world.user("bob")
+    return await world.client("alice")
+
+
+async def say(client, *bodies: str, to: str = BOB) -> None:
+    for body in bodies:
+        await client.send(f"<message to='{to}' type='chat'><body>{body}</body></message>")
+
+
+async def comes_online(world, worker: int = 1, presence: str = "<presence/>", resource: str | None = None):
+    """A client of bob's, with what its first presence brought left in ``received``."""
+    client = await world.client("bob", resource, worker=worker, presence=None)
+    await client.send(presence)
+    await world.settle()
+    return client
+
+
+def bodies(client) -> list[str]:
+    return [stanza.element.findtext(BODY) for stanza in client.received if stanza.kind == "message"]
+
+
+async def waiting(world) -> int:
+    await world.settle()
+    store = world.servers[1].store
+    return await store.offline.count((await store.accounts.get("bob")).id)
+
+
+@pytest.mark.parametrize("worker", [1, 2])
+async def test_messages_wait_and_come_once_in_order(world, alice, worker):
+    await say(alice, "1", "2", "3")
+    await alice.nothing()  # no error
+    await world.settle()
+    bob = await comes_online(world, worker)
+    assert bodies(bob) == ["1", "2", "3"]
+    assert await waiting(world) == 0
+    await bob.leave()
+    assert bodies(await comes_online(world, worker)) == []
+
+
+async def test_a_message_says_when_it_came(world, alice):
+    await say(alice, "1")
+    await world.settle()
+    bob = await comes_online(world)
+    message = await bob.expect("message")
+    delay = message.find(DELAY)
+    archive_id = int(message.find(STANZA_ID).get("id"))
+    assert (delay.get("from"), delay.get("stamp")) == (DOMAIN, timestamp(id_to_ms(archive_id)))
+    assert (message.from_, message.to) == (alice.jid, BOB)
+
+
+async def test_a_message_for_a_device_that_is_gone_waits_too(world, alice):
+    await say(alice, "1", to=f"{BOB}/gone")
+    await world.settle()
+    assert bodies(await comes_online(world)) == ["1"]
+
+
+@pytest.mark.parametrize(
+    "type, payload, fate",
+    [
+        ("normal", "<body>x</body>", "kept"),
+        ("chat", "<received xmlns='urn:xmpp:receipts' id='1'/>", "kept"),
+        ("chat", "<body>x</body><no-permanent-store xmlns='urn:xmpp:hints'/>", "kept"),
+        ("chat", "<encrypted xmlns='eu.siacs.conversations.axolotl'/>", "kept"),
+        ("chat", "<composing xmlns='http://jabber.org/protocol/chatstates'/>", "dropped"),
+        ("headline", "<body>x</body>", "dropped"),
+        ("error", "<body>x</body>", "dropped"),
+        ("chat", "<body>x</body><no-store xmlns='urn:xmpp:hints'/>", "service-unavailable"),
+        ("normal", "<x xmlns='urn:example:custom'/>", "service-unavailable"),
+        ("groupchat", "<body>x</body>", "service-unavailable"),
+    ],
+)
+async def test_what_is_kept(world, alice, type, payload, fate):
+    await alice.send(f"<message to='{BOB}' type='{type}'>{payload}</message>")
+    assert await waiting(world) == (fate == "kept")
+    assert [condition(stanza) for stanza in await alice.drain()] == ([fate] if "-" in fate else [])
+
+
+async def test_negative_priority_gets_nothing_until_it_rises(world, alice):
+    await say(alice, "1")
+    await world.settle()
+    bob = await comes_online(world, presence="<presence><priority>-1</priority></presence>")
+    assert bodies(bob) == []
+    await say(alice, "2")
+    await bob.send("<presence><priority>0</priority></presence>")
+    await world.settle()
+    assert bodies(bob) == ["1", "2"]
+
+
+async def test_there_is_a_limit_and_it_is_counted_anew(world, alice):
+    await say(alice, *"1234567")
+    errors = await alice.drain()
+    assert [condition(stanza) for stanza in errors] == ["resource-constraint"] * 2
+    assert world.servers[1].counts.limits_hit == 2
+    bob = await comes_online(world)
+    assert bodies(bob) == list("12345")
+    await bob.leave()
+    await say(alice, "8")
+    assert [condition(stanza) for stanza in await alice.drain()] == []
+
+
+async def test_a_full_box_emptied_on_another_worker_is_noticed(world, alice, monkeypatch):
+    await say(alice, *"12345")
+    bob = await comes_online(world, worker=2)
+    await bob.leave()
+    monkeypatch.setattr("nestbox.modules.offline.COUNT_SECONDS", 0.0)  # as if seconds had passed
+    await say(alice, "6")
+    assert [condition(stanza) for stanza in await alice.drain()] == []
+    assert await waiting(world) == 1
+
+
+async def test_a_slow_client_gets_no_more_than_it_acknowledges(world, alice):
+    await say(alice, *"12345")
+    await world.settle()
+    bob = await world.client("bob", presence=None)
+    bob.server.enable_sm(bob.session, False)
+    await bob.send("<presence/>")
+    async with asyncio.timeout(3):
+        while bob.ack_requests == 0:
+            await asyncio.sleep(0.01)
+    got = len(bodies(bob))
+    assert 0 < got < 5
+    async with asyncio.timeout(3):
+        while len(bodies(bob)) < 5:
+            bob.session.sm.ack(bob.session.sm.sent)
+            await asyncio.sleep(0.01)
+    assert bodies(bob) == list("12345")
+    assert await waiting(world) == 0
+
+
+async def test_a_message_committed_while_the_recipient_comes_online_elsewhere_reaches_it(world, alice):
+    """Worker 1 keeps it and commits slowly; bob comes online on worker 2 and finds nothing, then worker 1 tells."""
+    bob = await world.client("bob", worker=2, presence=None)
+    committer = world.servers[1].store.committer
+    write, gate = committer._writer.write, asyncio.Event()
+
+    async def held(batch):
+        await gate.wait()
+        return await write(batch)
+
+    committer._writer.write = held
+    await say(alice, "late")
+    await bob.send("<presence/>")
+    await asyncio.sleep(0.1)
+    assert bodies(bob) == []
+    gate.set()
+    await bob.expect("message")
+    await bob.nothing("message")
+    assert await waiting(world) == 0
+
+
+async def test_a_worker_that_has_not_heard_of_the_recipient_yet_loses_nothing(world, alice, monkeypatch):
+    monkeypatch.setattr("nestbox.modules.offline.LOOK_AGAIN", 0.1)
+    bob = await world.client("bob", worker=2, presence=None)
+    monkeypatch.setattr(world.servers[1].registry, "_put", lambda entry: None)
+    await bob.send("<presence/>")
+    await world.settle()
+    await say(alice, "1")
+    await bob.expect("message")
+    assert await waiting(world) == 0
+
+
+async def test_two_devices_at_once_lose_nothing(world, alice):
+    await say(alice, *"123")
+    await world.settle()
+    one = await world.client("bob", "one", presence=None)
+    two = await world.client("bob", "two", presence=None)
+    await asyncio.gather(one.send("<presence/>"), two.send("<presence/>"))
+    await world.settle()
+    assert sorted(bodies(one) + bodies(two)) == list("123")
