@@ -105,6 +105,9 @@ class Subscriptions:
         to = to.bare_jid
         if to.bare == user.jid:
             raise StanzaError("not-allowed", "You always see your own presence.")
+        router = self._server.router
+        if to.domain != router.domain and to.domain not in router.hosts:
+            raise StanzaError("remote-server-not-found", f"This server does not talk to {to.domain}.")
         kind = stanza.type
         before, after = await self._change(user, to.bare, lambda contact: _outbound(contact, to.bare, kind))
         changed = state_of(before) != state_of(after)
@@ -113,9 +116,9 @@ class Subscriptions:
         element.set("to", to.bare)
         if kind == "unsubscribed" and state_of(before).startswith(_SEEN) and changed:
             self.hide(user.jid, to.bare)  # section 3.2.2: before the stanza itself
+        self._push_changes(user, before, after)  # first, since the answer may come at once and bring the next change
         if changed or kind in ("subscribe", "unsubscribe"):
-            await self._forward(JID(user.username, self._server.router.domain), to, stanza)
-        self._push_changes(user, before, after)
+            await self._forward(JID(user.username, router.domain), to, stanza)
         if kind == "subscribed" and changed:
             self._server.registry.tell_all(Probe([user.jid], to.bare))  # section 3.1.5: now it may see us
 

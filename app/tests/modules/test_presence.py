@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import DOMAIN, condition
+from harness import DOMAIN, condition
 
 from nestbox.config import Limits
 
