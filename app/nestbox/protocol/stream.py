@@ -171,6 +171,13 @@ class Stream:
         declared = "" if self._tcp else f" xmlns:stream='{ns.STREAMS}'"
         self._out.append(f"<stream:{name}{declared}>".encode() + children + f"</stream:{name}>".encode())
 
+    def _answers(self, question: str) -> bool:
+        """Whether this answer was asked for and still matters."""
+        if self._closed or self._waiting != question:
+            return False
+        self._waiting = ""
+        return True
+
     # the way to a session
 
     def _take(self, item: StreamOpen | StreamEnd | Stanza | Element) -> Event | None:
@@ -257,7 +264,8 @@ class Stream:
 
     def tls_established(self, certificate_hash: bytes | None) -> None:
         """Answer `StartTls`: what is fed from now on comes out of TLS."""
-        self._waiting = ""
+        if not self._answers("tls"):
+            return
         self._secure = True
         self._certificate_hash = certificate_hash
         self._exchange = None
@@ -295,9 +303,8 @@ class Stream:
 
     def credentials(self, credentials: Credentials | None) -> None:
         """Answer `Lookup`; None: there is no such account."""
-        if self._waiting != "credentials":
+        if not self._answers("credentials"):
             return
-        self._waiting = ""
         try:
             challenge = self._exchange.answer(credentials)
         except SaslError as error:
@@ -344,14 +351,15 @@ class Stream:
                 raise ValueError("no resource")
             resource = resource and prepare_resource(resource)
         except ValueError:
-            self.bind_failed(StanzaError("bad-request", "that is no resource"))
+            self._refuse_bind(StanzaError("bad-request", "that is no resource"))
             return None
         self._waiting = "bind"
         return BindRequest(resource)
 
     def bound(self, jid: JID) -> None:
         """Answer `BindRequest` with the full address."""
-        self._waiting = ""
+        if not self._answers("bind"):
+            return
         self.ready = True
         address = el(f"{{{ns.BIND}}}jid", text=str(jid))
         self._out.append(self.frame(iq_result(self._request, el(_BIND, None, address)).encode()))
@@ -359,7 +367,10 @@ class Stream:
 
     def bind_failed(self, error: StanzaError) -> None:
         """Answer `BindRequest` with a refusal; the client may try again."""
-        self._waiting = ""
+        if self._answers("bind"):
+            self._refuse_bind(error)
+
+    def _refuse_bind(self, error: StanzaError) -> None:
         self._out.append(self.frame(iq_error(self._request, error.element()).encode()))
 
     # stream management (XEP-0198)
@@ -395,7 +406,8 @@ class Stream:
 
     def sm_enabled(self, id: str | None, max: int | None, location: str | None = None) -> None:
         """Answer `EnableSm`: ``id`` to resume by, None: not to be resumed; ``max`` in seconds."""
-        self._waiting = ""
+        if not self._answers("sm"):
+            return
         self.sm = True
         xml = f"<enabled xmlns='{ns.SM}'"
         if id is not None:
@@ -406,14 +418,15 @@ class Stream:
 
     def resumed(self, previd: str, h: int) -> None:
         """Answer `ResumeRequest`: the session goes on; what the client has not handled is to be sent again."""
-        self._waiting = ""
+        if not self._answers("resume"):
+            return
         self.ready = self.sm = True
         self._out.append(f"<resumed xmlns='{ns.SM}' previd=\"{escape_attribute(previd)}\" h='{h}'/>".encode())
 
     def resume_failed(self, condition: str, h: int | None = None) -> None:
         """Answer `ResumeRequest`: the client may bind instead. ``h`` counts what its lost session handled."""
-        self._waiting = ""
-        self._sm_failed(condition, h)
+        if self._answers("resume"):
+            self._sm_failed(condition, h)
 
 
 def _unsigned(text: str | None) -> int | None:

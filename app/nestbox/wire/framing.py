@@ -84,6 +84,8 @@ class FrameReader:
 
     def parse(self, data: bytes) -> Event | None:
         """Read one frame, None when it holds but white space. Raises StreamError."""
+        if len(data) > self.limits.max_stanza_bytes:
+            raise StreamError("policy-violation", "stanza too big")
         data = data.strip(b" \t\r\n")
         if not data:
             return None
