@@ -1,0 +1,86 @@
+"""XEP-0030 and XEP-0115."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from xml.etree.ElementTree import XML
+
+import pytest
+from harness import DOMAIN, condition
+
+from nestbox.modules.caps import verification
+from nestbox.wire.element import Element
+
+INFO = "{http://jabber.org/protocol/disco#info}"
+ITEMS = "{http://jabber.org/protocol/disco#items}"
+CAPS = "{http://jabber.org/protocol/caps}c"
+
+
+def query(kind: str, node: str = "") -> str:
+    attribute = f" node='{node}'" if node else ""
+    return f"<query xmlns='http://jabber.org/protocol/disco#{kind}'{attribute}/>"
+
+
+def features(info: Element) -> list[str]:
+    return [feature.get("var") for feature in info.iter(INFO + "feature")]
+
+
+async def test_the_server_says_what_it_is_and_can_do(world):
+    alice = await world.client("alice")
+    info = (await alice.iq("get", query("info"), to=DOMAIN)).find(INFO + "query")
+    assert info[0].attrib == {"category": "server", "type": "im", "name": "Nestbox"}
+    found = features(info)
+    assert found == sorted(set(found))
+    for feature in ("urn:xmpp:ping", "urn:xmpp:blocking", "urn:xmpp:time", "jabber:iq:version", "vcard-temp"):
+        assert feature in found
+
+
+async def test_hosts_are_listed(world):
+    world.servers[1].router.hosts[f"rooms.{DOMAIN}"] = lambda *_: 0
+    alice = await world.client("alice")
+    items = (await alice.iq("get", query("items"), to=DOMAIN)).find(ITEMS + "query")
+    assert [item.get("jid") for item in items] == [f"rooms.{DOMAIN}"]
+
+
+@pytest.mark.parametrize("kind", ["info", "items"])
+async def test_unknown_nodes_are_not_found(world, kind):
+    alice = await world.client("alice")
+    for address in (DOMAIN, alice.bare):
+        assert condition(await alice.iq("get", query(kind, "what"), to=address)) == "item-not-found"
+
+
+async def test_an_account_answers_its_owner_and_its_contacts(world):
+    await world.friends("alice", "bob")
+    alice = await world.client("alice")
+    bob = await world.client("bob", worker=2)
+    mallory = await world.client("mallory")
+    for client in (alice, bob):
+        info = (await client.iq("get", query("info"), to=alice.bare)).find(INFO + "query")
+        assert info[0].attrib == {"category": "account", "type": "registered"}
+        assert (await client.iq("get", query("items"), to=alice.bare)).type == "result"
+    for kind in ("info", "items"):
+        refused = await mallory.iq("get", query(kind), to=alice.bare)
+        nobody = await mallory.iq("get", query(kind), to=f"nobody@{DOMAIN}")
+        assert condition(refused) == condition(nobody) == "service-unavailable"
+
+
+async def test_the_hash_is_that_of_the_answer(world):
+    caps = next(XML(f) for f in world.servers[1].stream_features if b"protocol/caps" in f)
+    assert caps.tag == CAPS and caps.get("hash") == "sha-1"
+    alice = await world.client("alice")
+    node = f"{caps.get('node')}#{caps.get('ver')}"
+    info = (await alice.iq("get", query("info", node), to=DOMAIN)).find(INFO + "query")
+    assert info.get("node") == node
+    text = "server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
+    assert caps.get("ver") == base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
+
+
+def test_the_example_of_the_xep():
+    info = XML(
+        "<query xmlns='http://jabber.org/protocol/disco#info'>"
+        "<identity category='client' name='Exodus 0.9.1' type='pc'/>"
+        "<feature var='http://jabber.org/protocol/caps'/><feature var='http://jabber.org/protocol/disco#info'/>"
+        "<feature var='http://jabber.org/protocol/disco#items'/><feature var='http://jabber.org/protocol/muc'/></query>"
+    )
+    assert verification(info) == "QgayPKawpkPSDYmwT/WM94uAlu0="  # XEP-0115, section 5.2
