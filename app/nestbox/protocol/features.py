@@ -42,10 +42,12 @@ def mechanisms(options: StreamOptions, certificate_hash: bytes | None) -> list[s
     return [*plus, *options.mechanisms, *(["PLAIN"] if options.plain_allowed else [])]
 
 
-def before_authentication(options: StreamOptions, secure: bool, certificate_hash: bytes | None) -> bytes:
+def before_authentication(
+    options: StreamOptions, *, secure: bool, starttls: bool, certificate_hash: bytes | None
+) -> bytes:
     """The children of ``<stream:features/>`` for a peer that has not logged in."""
     features = b""
-    if options.starttls and not secure:
+    if starttls:
         required = "<required/>" if options.require_tls else ""
         features += f"<starttls xmlns='{ns.TLS}'>{required}</starttls>".encode()
     if secure or not options.require_tls:
@@ -62,9 +64,11 @@ def before_authentication(options: StreamOptions, secure: bool, certificate_hash
 def after_authentication(options: StreamOptions) -> bytes:
     """The children of ``<stream:features/>`` for a peer that has logged in."""
     sm = f"<sm xmlns='{ns.SM}'/>" if options.sm_available else ""
-    # Old clients ask for a session (RFC 3921, section 3) unless it is optional.
-    bind = f"<bind xmlns='{ns.BIND}'/><session xmlns='{ns.SESSION}'><optional/></session>"
-    return (bind + sm).encode() + b"".join(options.features_after_auth) + _limits(options, options.max_bytes)
+    return (
+        f"<bind xmlns='{ns.BIND}'/>{sm}".encode()
+        + b"".join(options.features_after_auth)
+        + _limits(options, options.max_bytes)
+    )
 
 
 def _limits(options: StreamOptions, max_bytes: int) -> bytes:

@@ -223,7 +223,12 @@ class Stream:
             raise StreamError("unsupported-version", "version 1.0 is needed")
         self._greet(attributes.get("from"))
         if self.username is None:
-            children = features.before_authentication(self._options, self._secure, self._certificate_hash)
+            children = features.before_authentication(
+                self._options,
+                secure=self._secure,
+                starttls=self._may_start_tls(),
+                certificate_hash=self._certificate_hash,
+            )
         else:
             children = features.after_authentication(self._options)
         self._send_stream("features", children)
@@ -251,8 +256,11 @@ class Stream:
 
     # TLS (RFC 6120, section 5)
 
+    def _may_start_tls(self) -> bool:
+        return self._options.starttls and self._tcp and not self._secure  # over WebSocket: RFC 7395, section 3.9
+
     def _start_tls(self) -> Event:
-        if self._secure or not self._options.starttls or not self._tcp:
+        if not self._may_start_tls():
             self._out.append(f"<failure xmlns='{ns.TLS}'/>".encode())
             self.close(None)
             return Closed(None)

@@ -38,7 +38,7 @@ NAMES = {
     ),
     "POST": (
         "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
-        "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session><sm xmlns='urn:xmpp:sm:3'/>"
+        "<sm xmlns='urn:xmpp:sm:3'/>"
         "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>262144</max-bytes></limits>"
     ),
     "START": "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
@@ -398,6 +398,28 @@ CONVERSATIONS = {
     "ws: starttls": (
         "ws",
         [WS_READY[0], ("{START}", "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>{CLOSE}")],
+    ),
+    "ws: starttls is not offered": (
+        {"framing": "websocket", "secure": False, "starttls": True},
+        [
+            (
+                "{OPEN}",
+                "{OPENED}<stream:features {STREAMS}><limits xmlns='urn:xmpp:stream-limits:0'>"
+                "<max-bytes>16384</max-bytes></limits></stream:features>",
+            )
+        ],
+    ),
+    "features of others": (
+        {"features_after_auth": [b"<csi xmlns='urn:xmpp:csi:0'/>"]},
+        [
+            ("{HEADER}{PLAIN}", ...),
+            (
+                "{HEADER}",
+                "{GREETING}<stream:features>{POST}</stream:features>".replace(
+                    "{POST}", NAMES["POST"].replace("<limits", "<csi xmlns='urn:xmpp:csi:0'/><limits")
+                ),
+            ),
+        ],
     ),
     "ws: two elements in a frame": (
         "ws",
