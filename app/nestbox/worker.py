@@ -65,10 +65,10 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.registry.reload())
     bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
+    setup_all(server)  # before the first message comes
     await bus.start(server.registry.receive)
     stack.push_async_callback(bus.close)
     await server.registry.reload()
-    setup_all(server)
 
     tls = TlsContext(config.tls.certificate, config.tls.key) if config.tls.certificate else None
     limits = config.limits
