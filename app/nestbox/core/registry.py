@@ -234,14 +234,15 @@ class Registry:
         """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
         raw = await self._bus.hgetall(KEY)
         alive = self._bus.workers() | {self.worker}
-        self._entries = {}
+        self._entries, dead = {}, []
         for full, value in raw.items():
             entry = _decode_entry(value)
             own = entry.worker == self.worker
             if entry.worker not in alive or (own and full not in self.sessions):
-                await self._forget(entry)
+                dead.append(entry)
             else:
                 self._put(entry)
+        await self._forget_all(dead)  # last, so that routing never sees half of the copy
         for session in list(self.sessions.values()):
             if self.of(session.entry.bare).get(session.entry.resource) is None:
                 await self.add(session)
