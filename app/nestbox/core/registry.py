@@ -242,10 +242,13 @@ class Registry:
                 dead.append(entry)
             else:
                 self._put(entry)
-        await self._forget_all(dead)  # last, so that routing never sees half of the copy
-        for session in list(self.sessions.values()):
-            if self.of(session.entry.bare).get(session.entry.resource) is None:
-                await self.add(session)
+        missing = [s for s in self.sessions.values() if s.entry.resource not in self.of(s.entry.bare)]
+        for session in missing:
+            self._put(session.entry)
+        # What takes time comes last, so that routing never sees half of the copy.
+        await self._forget_all(dead)
+        for session in missing:
+            await self.update(session)
 
     def worker_lost(self, worker: int) -> Coroutine[object, object, None]:
         """Drop the sessions of a worker that has died: here at once, everywhere by the coroutine.
