@@ -9,18 +9,18 @@ from pyexpat import ExpatError
 from nestbox.core.errors import StreamError
 from nestbox.wire import ns
 from nestbox.wire.element import Element
-from nestbox.wire.reader import (
+from nestbox.wire.parser import (
     Event,
     Parser,
     ReaderLimits,
     StreamEnd,
     StreamOpen,
     explain,
-    is_document,
     return_broken,
     return_parser,
     take_parser,
 )
+from nestbox.wire.reader import is_document
 from nestbox.wire.stanza import Stanza
 
 __all__ = ["FrameReader", "frame"]

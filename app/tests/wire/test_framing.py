@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nestbox.core.errors import StreamError
-from nestbox.wire import reader as wire
+from nestbox.wire import parser as wire
 from nestbox.wire.framing import FrameReader, frame
 from nestbox.wire.reader import ReaderLimits, StreamEnd, StreamOpen
 from nestbox.wire.stanza import Stanza

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestbox.core.errors import StreamError
-from nestbox.wire import reader as wire
+from nestbox.wire import parser as wire
+from nestbox.wire import reader as stream
 from nestbox.wire.reader import ReaderLimits, StreamOpen, StreamReader
 from nestbox.wire.stanza import Stanza
 from tests.wire.corpus import HEADER, STREAMS, WRONG, canonical, describe, drain, new_reader, read
@@ -198,7 +199,7 @@ def test_time_is_linear(begin: bytes, piece: bytes, stepwise: bool) -> None:
 def test_one_big_packet_is_linear(stepwise: bool) -> None:
     started = time.process_time()
     for inside in (b"<a b='%s'/>" % (b">" * 250_000), b"<a>%s</a>" % (b"<b/>" * 60_000), b"<r/>" * 60_000):
-        reader = new_reader(stepwise, max_stanza_bytes=256 * 1024)
+        reader = new_reader(stepwise, max_stanza_bytes=256 * 1024, max_elements=100_000)
         reader.feed(HEADER)
         reader.next()
         reader.feed(inside)
@@ -258,6 +259,26 @@ def test_a_parser_is_replaced_before_it_has_seen_too_much() -> None:
             assert parser.expat.CurrentByteIndex <= wire._PARSER_BYTES
             seen.add(id(parser.expat))
     assert len(wire._names) <= wire._KNOWN_NAMES
+
+
+def test_few_events_wait_at_a_time() -> None:
+    reader = new_reader(max_stanza_bytes=256 * 1024)
+    reader.feed(HEADER)
+    reader.next()
+    reader.feed(b"<r/>" * 100_000)
+    for _ in range(100_000):
+        assert reader.next().tag == "{jabber:client}r"
+        assert len(reader._events) <= stream._SLICE / 4
+    assert reader.next() is None
+
+
+@MODES
+@pytest.mark.parametrize("step", [0, 100])
+def test_elements(step: int, stepwise: bool) -> None:
+    fits, too_many = (HEADER + b"<a>%s</a>" % (b"<b/>" * n) for n in (99, 100))
+    assert read(fits, step, stepwise, max_elements=100)[-1][0] == "element"
+    assert read(fits + fits[len(HEADER) :], step, stepwise, max_elements=100)[-1][0] == "element"
+    assert read(too_many, step, stepwise, max_elements=100)[-1] == ("error", "policy-violation")
 
 
 def test_limits_can_be_raised() -> None:
