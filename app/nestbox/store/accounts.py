@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class Accounts:
         assert account is not None
         return account
 
-    async def create_many(self, users: Iterable[tuple[str, Mapping[str, ScramKeys]]]) -> list[str]:
+    async def create_many(self, users: Iterable[tuple[str, Mapping[str, ScramKeys]]]) -> builtins.list[str]:
         """Add accounts in one transaction and return the names that existed before; those are left as they are."""
         wanted = {prepare_localpart(name): keys for name, keys in users}
         names = list(wanted)
@@ -65,6 +65,13 @@ class Accounts:
                 rows = [_key_row(ids[name], digest, keys) for name in chunk for digest, keys in wanted[name].items()]
                 await connection.execute(insert(credentials), rows)
         return [name for name in names if name in existing]
+
+    async def existing(self, usernames: Iterable[str]) -> builtins.list[str]:
+        """Those of the prepared names that have an account, in the order given."""
+        names = list(usernames)
+        async with self._database.read() as connection:
+            found = await _ids(connection, names)
+        return [name for name in names if name in found]
 
     async def set_password(self, username: str, password: str) -> None:
         """Replace the keys. Raises NoSuchAccount, PasswordError."""
@@ -103,7 +110,7 @@ class Accounts:
         }
         return Account(rows[0].id, username, rows[0].enabled, rows[0].created, keys)
 
-    async def list(self, prefix: str = "", after: str = "", limit: int = 100) -> list[Account]:
+    async def list(self, prefix: str = "", after: str = "", limit: int = 100) -> builtins.list[Account]:
         """A page of accounts without keys, in the order of their names' bytes, those after ``after``."""
         query = select(accounts).where(accounts.c.username > after).order_by(accounts.c.username).limit(limit)
         if prefix:
@@ -112,14 +119,17 @@ class Accounts:
             rows = (await connection.execute(query)).all()
         return [Account(row.id, row.username, row.enabled, row.created) for row in rows]
 
-    async def all_keys(self) -> dict[str, dict[str, ScramKeys]]:
-        """The keys of every account by username, for an export."""
-        query = select(accounts.c.username, credentials).join_from(accounts, credentials).order_by(accounts.c.username)
-        found: dict[str, dict[str, ScramKeys]] = defaultdict(dict)
+    async def export(self) -> builtins.list[Account]:
+        """Every account with its keys, in the order of their names' bytes."""
+        query = select(accounts.c.id, accounts.c.username, accounts.c.enabled, accounts.c.created, credentials)
+        query = query.outerjoin_from(accounts, credentials).order_by(accounts.c.username)
+        found: dict[int, Account] = {}
         async with self._database.read() as connection:
             for row in await connection.execute(query):
-                found[row.username][row.hash] = ScramKeys(row.salt, row.iterations, row.stored_key, row.server_key)
-        return found
+                account = found.setdefault(row.id, Account(row.id, row.username, row.enabled, row.created))
+                if row.hash:
+                    account.keys[row.hash] = ScramKeys(row.salt, row.iterations, row.stored_key, row.server_key)
+        return list(found.values())
 
     async def count(self) -> int:
         """How many accounts there are."""

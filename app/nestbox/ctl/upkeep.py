@@ -1,0 +1,57 @@
+"""nestboxctl config check, migrate and maintenance."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from nestbox import config as configuration
+from nestbox.config import Config
+from nestbox.ctl.context import opened
+from nestbox.store.database import Database
+
+__all__ = ["add_parsers", "check"]
+
+
+def add_parsers(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], add: Callable[..., argparse.ArgumentParser]
+) -> None:
+    """Declare the commands."""
+    add(
+        commands,
+        "migrate",
+        _migrate,
+        "Bring the database to what this release needs. Run it before the workers start.",
+        "nestboxctl migrate",
+    )
+    about = "Prepare the archive's coming months and remove what is older than archive.days. A timer runs it every day."
+    add(commands, "maintenance", _maintenance, about, "nestboxctl maintenance")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Read a configuration file as a worker would. Raises ConfigError, StoreError."""
+    path = args.file or args.config
+    Database(configuration.load(path).database.url)
+    print(f"{path} is right.")
+
+
+async def _migrate(args: argparse.Namespace, config: Config) -> None:
+    async with opened(config, any_schema=True) as store:
+        before = await store.revision()
+        await store.migrate()
+        after = await store.revision()
+    if before == after:
+        print(f"The database is at revision {after} already.")
+    else:
+        print(f"The database was migrated to revision {after}.")
+
+
+async def _maintenance(args: argparse.Namespace, config: Config) -> None:
+    async with opened(config) as store:
+        done = await store.archive.maintain(retention_days=config.archive.days)
+    for name in done.created:
+        print(f"Made the archive's partition {name}.")
+    for name in done.dropped:
+        print(f"Dropped the archive's partition {name}.")
+    if done.deleted:
+        print(f"Removed {done.deleted} old messages.")

@@ -1,0 +1,142 @@
+"""nestboxctl user: the accounts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+
+from nestbox.config import Config
+from nestbox.ctl.context import CommandError, opened, tell_workers, username
+from nestbox.store import Account
+from nestbox.store.passwords import check_password, generate_password
+
+__all__ = ["add_parser"]
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], add: Callable[..., argparse.ArgumentParser]
+) -> None:
+    """Declare the commands."""
+    for name, run, about, example in (
+        (
+            "add",
+            _add,
+            "Add a user. Without --password-stdin a random password is made and printed.",
+            "nestboxctl user add alice",
+        ),
+        (
+            "passwd",
+            _passwd,
+            "Set a user's password, or make a random one and print it.",
+            "nestboxctl user passwd alice",
+        ),
+    ):
+        parser = add(commands, name, run, about, example)
+        parser.add_argument("name", metavar="NAME", help="the part of the address before the @")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            "--password-stdin", action="store_true", help="read the password from the first line of standard input"
+        )
+        how.add_argument("--generate", action="store_true", help="make a random password and print it (the default)")
+    for name, run, about in (
+        ("disable", _disable, "End a user's sessions and let the user in no more; nothing is deleted."),
+        ("enable", _enable, "Let a disabled user in again."),
+    ):
+        add(commands, name, run, about, f"nestboxctl user {name} alice").add_argument("name", metavar="NAME")
+    parser = add(
+        commands,
+        "delete",
+        _delete,
+        "Erase a user with roster, archive and all other data.",
+        "nestboxctl user delete alice --yes",
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser = add(commands, "list", _list, "List the users.", "nestboxctl user list --json")
+    parser.add_argument("--json", action="store_true", help="as a JSON list")
+
+
+async def _add(args: argparse.Namespace, config: Config) -> None:
+    name = username(config, args.name)
+    password = await _password(args)
+    async with opened(config) as store:
+        await store.accounts.create(name, password)
+    await tell_workers(config, name)
+    _report(args, f"Added {name}@{config.domain}.", password)
+
+
+async def _passwd(args: argparse.Namespace, config: Config) -> None:
+    name = username(config, args.name)
+    password = await _password(args)
+    async with opened(config) as store:
+        await store.accounts.set_password(name, password)
+    await tell_workers(config, name)
+    _report(args, f"Changed the password of {name}@{config.domain}.", password)
+
+
+async def _disable(args: argparse.Namespace, config: Config) -> None:
+    await _enabled(args, config, False)
+
+
+async def _enable(args: argparse.Namespace, config: Config) -> None:
+    await _enabled(args, config, True)
+
+
+async def _enabled(args: argparse.Namespace, config: Config, enabled: bool) -> None:
+    name = username(config, args.name)
+    async with opened(config) as store:
+        await store.accounts.set_enabled(name, enabled)
+    await tell_workers(config, name)
+    print(f"{'Enabled' if enabled else 'Disabled'} {name}@{config.domain}.")
+
+
+async def _delete(args: argparse.Namespace, config: Config) -> None:
+    name = username(config, args.name)
+    async with opened(config) as store:
+        if await store.accounts.get(name) is None:
+            raise CommandError(f"There is no user {name}.")
+        if not args.yes:
+            await asyncio.to_thread(
+                _confirm, f"Erase {name}@{config.domain} with all messages? Type the name to confirm: ", name
+            )
+        await store.accounts.delete(name)
+    await tell_workers(config, name)
+    print(f"Erased {name}@{config.domain}.")
+
+
+async def _list(args: argparse.Namespace, config: Config) -> None:
+    users: list[Account] = []
+    async with opened(config) as store:
+        while page := await store.accounts.list(after=users[-1].username if users else "", limit=1000):
+            users += page
+    if args.json:
+        fields = ("username", "enabled", "created")
+        print(json.dumps([{field: getattr(user, field) for field in fields} for user in users], ensure_ascii=False))
+        return
+    for user in users:
+        print(user.username if user.enabled else f"{user.username}  (disabled)")
+
+
+async def _password(args: argparse.Namespace) -> str:
+    if not args.password_stdin:
+        return generate_password()
+    line = await asyncio.to_thread(sys.stdin.readline)
+    password = line.rstrip("\r\n")
+    check_password(password)
+    return password
+
+
+def _report(args: argparse.Namespace, done: str, password: str) -> None:
+    print(done)
+    if not args.password_stdin:
+        print(f"Password: {password}")
+
+
+def _confirm(question: str, answer: str) -> None:
+    if not sys.stdin.isatty():
+        raise CommandError("Nobody is here to confirm: add --yes to erase the user with all data.")
+    if input(question).strip() != answer:
+        raise CommandError("Nothing was erased.")
