@@ -20,7 +20,7 @@ from nestbox.wire.parser import (
     return_parser,
     take_parser,
 )
-from nestbox.wire.reader import is_document
+from nestbox.wire.reader import READ_SLACK, is_document
 from nestbox.wire.stanza import Stanza
 
 __all__ = ["FrameReader", "frame"]
@@ -53,7 +53,7 @@ class FrameReader:
 
     def __init__(self, limits: ReaderLimits) -> None:
         self.limits = limits
-        self.stepwise = True  # a frame is never read before it is asked for
+        self.stepwise = True  # until login little may wait; a frame is never read before it is asked for
         self.pending = 0
         self._frames: deque[bytes] | None = None
 
@@ -63,7 +63,7 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         """Take a frame in. Raises StreamError(policy-violation) when too many bytes wait."""
         self.pending += len(data)
-        if self.pending > self.limits.max_stanza_bytes:
+        if self.pending > self.limits.max_stanza_bytes + (0 if self.stepwise else READ_SLACK):
             self._frames = None
             self.pending = 0
             raise StreamError("policy-violation", "too many bytes")

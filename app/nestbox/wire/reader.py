@@ -18,9 +18,9 @@ from nestbox.wire.parser import (
     take_parser,
 )
 
-__all__ = ["Event", "ReaderLimits", "StreamEnd", "StreamOpen", "StreamReader", "is_document"]
+__all__ = ["READ_SLACK", "Event", "ReaderLimits", "StreamEnd", "StreamOpen", "StreamReader", "is_document"]
 
-_READ_SLACK = 256 * 1024  # what one read of the transport may bring on top of an unfinished stanza
+READ_SLACK = 256 * 1024  # what one read of the transport may bring on top of an unfinished stanza
 _HOLD = 1024  # an unfinished token longer than this is given to expat only when it is complete
 _SLICE = 32 * 1024  # what expat gets at once, so that few events wait at a time
 _tag_mark = re.compile(rb"[>\"']").search
@@ -66,7 +66,7 @@ class StreamReader:
         if self._dead:
             return
         self._buffer += data
-        if len(self._buffer) > self.limits.max_stanza_bytes + (0 if self.stepwise else _READ_SLACK):
+        if len(self._buffer) > self.limits.max_stanza_bytes + (0 if self.stepwise else READ_SLACK):
             self._end(True)
             raise StreamError("policy-violation", "too many bytes")
 

@@ -98,6 +98,17 @@ def test_queue_is_bounded() -> None:
     assert reader.next().tag == "c"
 
 
+def test_more_may_wait_after_login() -> None:
+    reader = FrameReader(ReaderLimits(1000))
+    reader.stepwise = False
+    for _ in range(250):
+        reader.feed(b"<c/>" + b" " * 996)
+    assert reader.next().tag == "c"
+    reader.feed(b"<a>" + b"x" * 1000 + b"</a>")
+    with pytest.raises(StreamError):
+        list(iter(reader.next, None))
+
+
 def test_frames_share_a_parser() -> None:
     wire._ready.clear()
     for _ in range(50):
