@@ -6,6 +6,8 @@ import pytest
 from harness import DOMAIN, condition
 
 from nestbox.config import Limits
+from nestbox.core.jid import parse_jid
+from nestbox.wire.stanza import parse_stanza
 
 
 async def test_contacts_see_each_other_come_change_and_go(world):
@@ -194,3 +196,27 @@ async def test_a_new_holder_of_the_address_is_not_taken_back(world):
     await new.send("<presence><show>xa</show></presence>")
     await alice.expect("presence", from_=new.jid, type=None)
     await alice.nothing("presence", type="unavailable")
+
+
+async def test_services_of_the_domain_get_presence(world):
+    """A room gets directed presence and learns when the session is gone; a subscribed service gets all presence."""
+    got = []
+    rooms = f"rooms.{DOMAIN}"
+    for server in world.servers.values():
+        server.router.hosts[rooms] = lambda sender, to, stanza, session: got.append((str(to), stanza.type)) or 0
+    alice = await world.client("alice")
+    await alice.send(f"<presence to='tea@{rooms}/al'/>")
+    await alice.send(f"<presence to='bot@{rooms}' type='subscribe'/>")
+    assert got == [(f"tea@{rooms}/al", None), (f"bot@{rooms}", "subscribe")]
+    service = world.servers[2].router  # the answer comes from wherever the service is
+    answer = f"<presence from='bot@{rooms}' to='{alice.bare}' type='subscribe'/>"
+    await service.route(parse_jid(f"bot@{rooms}"), parse_jid(alice.bare), parse_stanza(answer.encode()))
+    await alice.expect("presence", type="subscribe")
+    await alice.send(f"<presence to='bot@{rooms}' type='subscribed'/>")
+    got.clear()
+    await alice.send("<presence><show>away</show></presence>")
+    assert got == [(f"bot@{rooms}", None)]
+    got.clear()
+    await alice.leave()
+    await world.settle()
+    assert sorted(got) == [(f"bot@{rooms}", "unavailable"), (f"tea@{rooms}/al", "unavailable")]
