@@ -28,6 +28,8 @@ QUERY = f"{{{ns.LAST}}}query"
 class _LastActivity:
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._seen: dict[int, tuple[int, str]] = {}  # not written yet
+        self._writing = False
 
     def of_host(self, context: IqContext) -> Element:
         return el(QUERY, {"seconds": str(int(time.time() - self._server.started))})
@@ -48,7 +50,19 @@ class _LastActivity:
 
     def ended(self, session: Session) -> None:
         if not self._server.registry.available(session.entry.bare):
-            self._server.spawn(self._server.store.accounts.touch_last(session.user.id, int(time.time())))
+            self._seen[session.user.id] = (int(time.time()), "")
+            if not self._writing:
+                self._writing = True
+                self._server.spawn(self._write())
+
+    async def _write(self) -> None:
+        """One transaction after the other: thousands of sessions may end at once, when a link breaks."""
+        try:
+            while self._seen:
+                seen, self._seen = self._seen, {}
+                await self._server.store.accounts.touch_many(seen)
+        finally:
+            self._writing = False
 
 
 def setup(server: Server) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.core.jid import prepare_localpart
@@ -138,11 +138,18 @@ class Accounts:
 
     async def touch_last(self, user_id: int, seconds: int, status: str = "") -> None:
         """Remember when an account was last seen (Unix time) and its last status text (XEP-0012)."""
-        status = status.encode()[:1024].decode(errors="ignore")
+        await self.touch_many({user_id: (seconds, status)})
+
+    async def touch_many(self, seen: Mapping[int, tuple[int, str]]) -> None:
+        """`touch_last` for many accounts in one transaction: (seconds, status) by account id."""
+        statement = update(accounts).where(accounts.c.id == bindparam("user_id"))
+        statement = statement.values(last_seen=bindparam("seconds"), last_status=bindparam("status"))
+        rows = [
+            {"user_id": user_id, "seconds": seconds, "status": status.encode()[:1024].decode(errors="ignore")}
+            for user_id, (seconds, status) in sorted(seen.items())  # in one order, so that workers cannot deadlock
+        ]
         async with self._database.write() as connection:
-            await connection.execute(
-                update(accounts).where(accounts.c.id == user_id).values(last_seen=seconds, last_status=status)
-            )
+            await connection.execute(statement, rows)
 
     async def last(self, user_id: int) -> tuple[int, str] | None:
         """When an account was last seen, and its last status; None if never."""

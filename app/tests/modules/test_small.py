@@ -137,3 +137,16 @@ async def test_unknown_queries_are_unavailable(world):
     alice = await world.client("alice")
     for address in (None, DOMAIN, f"nobody@{DOMAIN}"):
         assert condition(await alice.iq("get", "<query xmlns='no:such'/>", to=address)) == "service-unavailable"
+
+
+async def test_many_ends_at_once_are_few_transactions(world, monkeypatch):
+    accounts = world.servers[1].store.accounts
+    clients = [await world.client(f"user{number}") for number in range(30)]
+    written = []
+    touch_many = accounts.touch_many
+    monkeypatch.setattr(accounts, "touch_many", lambda seen: written.append(len(seen)) or touch_many(seen))
+    for client in clients:
+        await client.leave()
+    await world.settle()
+    assert sum(written) == 30 and len(written) < 15
+    assert None not in [await accounts.last(client.session.user.id) for client in clients]
