@@ -6,9 +6,12 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
+import tempfile
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from nestbox.bus import BusError, open_bus
 from nestbox.config import Config
@@ -22,6 +25,7 @@ from nestbox.net.tls import TlsContext, TlsError
 from nestbox.net.transport import TransportOptions
 from nestbox.protocol.stream import StreamOptions
 from nestbox.store import StoreError, open_store
+from nestbox.store.passwords import ITERATIONS
 
 __all__ = ["StartError", "run"]
 
@@ -80,6 +84,9 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
         features_after_auth=list(server.stream_features),
         max_bytes_before_auth=limits.stanza_bytes_before_login,
         max_bytes=limits.stanza_bytes,
+        idle_seconds=limits.idle_seconds,
+        secret=_secret(Path(config.state_dir)),
+        iterations=ITERATIONS,
     )
     connections = Connections(server, options, tls)
     transports = TransportOptions(max_buffer=limits.write_buffer_bytes)
@@ -92,6 +99,19 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
             stack.callback(listener.close)
     stack.push_async_callback(await serve_http(server, connections, transports, worker))
     return server, connections
+
+
+def _secret(folder: Path) -> bytes:
+    """32 bytes that all workers share and keep: salts made up from them for unknown names look like real ones."""
+    path = folder / "secret"
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as new:  # mode 0600
+            new.write(secrets.token_bytes(32))
+            new.flush()
+            os.link(new.name, path)  # of several workers, the first one's stays
+    except FileExistsError:
+        pass
+    return path.read_bytes()
 
 
 class _Tasks:

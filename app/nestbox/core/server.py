@@ -202,16 +202,12 @@ class Server:
     # time
 
     async def tick(self) -> None:
-        """Look at every session once: acknowledgements to ask for, absences that have lasted too long."""
+        """End the sessions whose clients have been away for too long."""
         now = asyncio.get_running_loop().time()
         limit = self.config.limits.resume_seconds
         for session in list(self.registry.sessions.values()):
-            if session.link is None:
-                if not session.ended and now - session.away_since > limit:
-                    await self.end_session(session)
-            elif session.ack_due:
-                session.ack_due = False
-                session.link.request_ack()
+            if session.link is None and not session.ended and now - session.away_since > limit:
+                await self.end_session(session)
         self._ticks += 1
         if self._ticks % PARKED_TICKS == 0 and self._shared_bus:
             await self.resumption.end_parked()

@@ -22,7 +22,6 @@ __all__ = ["Link", "Session", "Snapshot"]
 
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
-ACK_EVERY = 64  # stanzas without an acknowledgement after which we ask for one at once
 
 
 class Link(Protocol):
@@ -67,7 +66,7 @@ class Session:
     """
 
     __slots__ = (
-        "ack_due",
+        "asked",
         "away_since",
         "blocking_pushes",
         "directed",
@@ -109,7 +108,7 @@ class Session:
         self.sm_id: str | None = None
         self.received = 0
         self.pending: deque[tuple[int, int]] | None = None
-        self.ack_due = False
+        self.asked = False
 
     # towards the client
 
@@ -131,13 +130,25 @@ class Session:
             self._emit(held.popleft())
 
     def _emit(self, data: bytes) -> None:
-        if self.sm is not None:
-            self.ack_due = True
-            if not self.sm.push(data):
-                self._overflow()
-                return
+        if self.sm is not None and not self.sm.push(data):
+            self._overflow()
+            return
         if self.link is not None:
             self.link.send_stanza(data)
+            if self.sm is not None and not self.asked:
+                self.ask()
+
+    def ask(self) -> None:
+        """Ask for an acknowledgement if one is owed; one question at a time is open."""
+        self.asked = self.link is not None and self.sm is not None and len(self.sm) > 0
+        if self.asked:
+            self.link.request_ack()
+
+    def acknowledge(self, h: int) -> None:
+        """The client has handled ``h`` stanzas. Raises StreamError for more than it was sent (XEP-0198, section 4)."""
+        if self.sm is not None:
+            self.sm.ack(h)
+            self.ask()
 
     def _overflow(self) -> None:
         """The client does not acknowledge: end the session, and let what it is owed find another way."""
@@ -198,8 +209,8 @@ class Session:
             sm_id=self.sm_id or "",
             entry=self.entry,
             received=self.received,
-            queue=self.sm.unacked() if self.sm else [],
-            acked=self.sm.acked if self.sm else 0,
+            queue=self.sm.unacked() if self.sm is not None else [],
+            acked=self.sm.acked if self.sm is not None else 0,
             presence=self.presence,
             interested=self.interested,
             blocking_pushes=self.blocking_pushes,

@@ -152,8 +152,6 @@ class _Offline:
                 if given:
                     await self._server.store.offline.delete(user_id, given)
                 if len(given) < len(rows):
-                    if session.link is not None:
-                        session.link.request_ack()
                     await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
             self._counts.pop(user_id, None)
 

@@ -276,6 +276,7 @@ class Connection:
         self._flush()
         for data in session.sm.unacked():
             self.send_stanza(data)
+        session.ask()
         if self not in self.shared.open:
             self.session = None
             await server.connection_lost(session, clean=False)
@@ -303,8 +304,8 @@ class Connection:
             self.send_ack(session.durable(self.shared.server.store.committer.committed))
 
     def _ack(self, event: Ack) -> None:
-        if self.session is not None and self.session.sm is not None:
-            self.session.sm.ack(event.h)
+        if self.session is not None:
+            self.session.acknowledge(event.h)
 
     def _nonza(self, event: Nonza) -> None:
         handler = self.shared.server.nonzas.get(event.element.tag)

@@ -1,0 +1,84 @@
+"""Connections break, workers die: what was acknowledged is not lost (design, section 4)."""
+
+import asyncio
+import signal
+
+from nestbox.store import open_store
+from tests.live.conftest import DOMAIN
+
+
+async def archived(cluster, name):
+    """The bodies in somebody's archive, read past the server."""
+    store = await open_store(cluster.database)
+    try:
+        owner = (await store.accounts.get(name)).id
+        page = await store.archive.query(owner, limit=10_000)
+        return [row.stanza.decode().partition("<body>")[2].partition("</body>")[0] for row in page.rows]
+    finally:
+        await store.close()
+
+
+async def test_a_session_resumes_on_another_worker(cluster, person):
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    await ben.lose()
+    for number in range(5):
+        anna.send_message(f"ben@{DOMAIN}", str(number))
+    await anna.plugin["xep_0199"].ping(DOMAIN)
+    await ben.come(3)
+    assert [(await ben.next_message())["body"] for _ in range(5)] == [str(number) for number in range(5)]
+    anna.send_message(f"ben@{DOMAIN}", "after")
+    assert (await ben.next_message())["body"] == "after"
+    assert ben.plugin["xep_0198"].enabled_in  # resumed, not logged in anew
+
+
+async def test_a_stopping_worker_hands_its_sessions_over(cluster, person):
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    cluster[2].end(signal.SIGTERM)
+    anna.send_message(f"ben@{DOMAIN}", "while you move")
+    await ben.come(3)
+    assert (await ben.next_message())["body"] == "while you move"
+
+
+async def test_acknowledged_messages_survive_a_killed_worker(cluster, person):
+    anna = await person("anna", 1)
+    management = anna.plugin["xep_0198"]
+    before = management.seq
+    for number in range(3000):
+        anna.send_message(f"ben@{DOMAIN}", str(number))
+    async with asyncio.timeout(20):
+        while management.last_ack < before + 100:  # some are acknowledged, some are on their way
+            await asyncio.sleep(0)
+    acknowledged = management.last_ack - before
+    assert acknowledged < 3000
+    cluster[1].end(signal.SIGKILL)
+    kept = await archived(cluster, "ben")
+    assert kept[:acknowledged] == [str(number) for number in range(acknowledged)]
+    assert len(kept) == len(set(kept))
+
+
+async def test_contacts_see_that_a_worker_died(cluster, person):
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    anna.send_presence_subscription(f"ben@{DOMAIN}", ptype="subscribe")
+    await ben.await_presence(f"anna@{DOMAIN}", "subscribe")
+    ben.send_presence_subscription(f"anna@{DOMAIN}", ptype="subscribed")
+    await anna.await_presence(f"ben@{DOMAIN}/phone", "available")
+    cluster[2].end(signal.SIGKILL)
+    await asyncio.wait_for(anna.await_presence(f"ben@{DOMAIN}/phone", "unavailable"), 30)
+    anna.send_message(f"ben@{DOMAIN}", "are you there?")
+    cluster[2].start()
+    ben = await person("ben", 2, "tablet")
+    assert (await ben.next_message())["body"] == "are you there?"
+
+
+async def test_chat_goes_on_after_the_bus_was_restarted(cluster, person, valkey):
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    valkey.stop()
+    valkey.start()
+    async with asyncio.timeout(20):
+        while True:
+            anna.send_message(f"ben@{DOMAIN}", "hello again")
+            try:
+                assert (await ben.next_message(1))["body"] == "hello again"
+                break
+            except TimeoutError:
+                continue
