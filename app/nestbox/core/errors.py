@@ -50,7 +50,9 @@ class StanzaError(Exception):
     ``extra`` is an application-specific condition, put after the defined one (section 8.3.4).
     """
 
-    def __init__(self, condition: str, text: str = "", *, type: str | None = None, extra: Element | None = None) -> None:
+    def __init__(
+        self, condition: str, text: str = "", *, type: str | None = None, extra: Element | None = None
+    ) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.type = type or _TYPES[condition]
@@ -60,9 +62,9 @@ class StanzaError(Exception):
     def element(self) -> Element:
         """The ``<error/>`` child for the answer."""
         error = Element("{jabber:client}error", {"type": self.type})
-        error.append(Element("{%s}%s" % (_STANZA_ERRORS, self.condition)))
+        error.append(Element(f"{{{_STANZA_ERRORS}}}{self.condition}"))
         if self.text:
-            text = Element("{%s}text" % _STANZA_ERRORS, {"{http://www.w3.org/XML/1998/namespace}lang": "en"})
+            text = Element(f"{{{_STANZA_ERRORS}}}text", {"{http://www.w3.org/XML/1998/namespace}lang": "en"})
             text.text = self.text
             error.append(text)
         if self.extra is not None:

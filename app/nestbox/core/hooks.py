@@ -1,7 +1,7 @@
 """The points at which modules join in, each with the types that it passes.
 
-A hook is a list of plain functions in order of priority (low first). They are synchronous, since they sit on a stanza's way;
-what must wait for the store is an iq handler or a task of its own. A handler that fails with anything but a
+A hook is a list of plain functions in order of priority (low first). They are synchronous, since they sit on a stanza's
+way; what must wait for the store is an iq handler or a task of its own. A handler that fails with anything but a
 `StanzaError` is logged and skipped: one module's fault must not lose another's stanza.
 """
 
@@ -79,7 +79,7 @@ class MessageContext:
 class Hooks:
     """All extension points of the server."""
 
-    # A message from a client or a service, before anything else; raise StanzaError to bounce it, return True to drop it.
+    # A message from a client or a service, before anything else; StanzaError bounces it, True drops it.
     message: Hook[[MessageContext]] = field(default_factory=Hook)
     # A message that will be delivered or kept: archives give it an id and store it.
     message_archive: Hook[[MessageContext]] = field(default_factory=Hook)

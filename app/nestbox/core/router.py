@@ -1,4 +1,4 @@
-"""Where a stanza goes: by the class of its address, its kind and its namespace (RFC 6120, section 10; RFC 6121, section 8).
+"""Where a stanza goes: by the class of its address, its kind and its namespace (RFC 6120, 10; RFC 6121, 8).
 
 The usual way is synchronous: all it needs is in memory. Only what must ask the store becomes a coroutine, and the
 client's next stanza waits for it, since stanzas are handled in order (RFC 6120, section 10.1).
@@ -22,7 +22,6 @@ from nestbox.wire.stanza import Stanza, id_by, iq_error, iq_result, parse_stanza
 if TYPE_CHECKING:
     from nestbox.core.server import Server
     from nestbox.core.session import Session
-    from nestbox.core.users import User
 
 __all__ = ["HostHandler", "Outcome", "PresenceHandler", "Router"]
 

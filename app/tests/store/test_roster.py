@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from nestbox.store import NoSuchAccount, RosterItem, Store
-from nestbox.store.roster import KEPT_REMOVALS
+from nestbox.store.errors import StoreFull
+from nestbox.store.roster import KEPT_REMOVALS, Contact, Decide
 
 
 @pytest.fixture
@@ -98,3 +102,36 @@ async def test_offline_messages_stay_until_deleted(store: Store, alice: int) -> 
     assert page == [(1000 + index, b"<message>%d</message>" % index) for index in range(700)]
     await store.offline.delete(alice, [id_ for id_, _ in page])
     assert [id_ for id_, _ in await store.offline.fetch(alice, 1000)] == list(range(1700, 2200))
+
+
+async def test_changes_at_the_same_time_all_count(store: Store) -> None:
+    """Each decides by what the one before has written: with a stale read an approval would be lost."""
+    alice = await store.accounts.create("alice", "x")
+
+    def add_group(name: str) -> Decide:
+        def decide(contact: Contact) -> Contact:
+            item = contact.item or RosterItem("bob@x")
+            return Contact(replace(item, groups=[*item.groups, name]), contact.request)
+
+        return decide
+
+    names = [str(number) for number in range(8)]
+    await asyncio.gather(*(store.roster.change(alice.id, "bob@x", add_group(name), 1) for name in names))
+    item = await store.roster.get(alice.id, "bob@x")
+    assert sorted(item.groups) == names and item.ver == 8
+
+
+async def test_a_change_may_be_refused_and_removes(store: Store) -> None:
+    alice = await store.accounts.create("alice", "x")
+    asked = Contact(RosterItem("bob@x"), b"<presence/>")
+    before, after, ver = await store.roster.change(alice.id, "bob@x", lambda contact: asked, 1)
+    assert before == (None, None) and (after, ver) == (asked, 1)
+    assert await store.roster.requests(alice.id) == [("bob@x", b"<presence/>")]
+    with pytest.raises(StoreFull):
+        await store.roster.change(alice.id, "carol@x", lambda contact: Contact(RosterItem("carol@x"), None), 1)
+    same = await store.roster.change(alice.id, "bob@x", lambda contact: contact, 1)
+    assert same[2] == 0 and same[0] == same[1]
+    _, after, ver = await store.roster.change(alice.id, "bob@x", lambda contact: Contact(None, None), 1)
+    assert after == (None, None) and ver == 2
+    assert await store.roster.items(alice.id) == [] and await store.roster.requests(alice.id) == []
+    assert [(item.jid, item.subscription) for item in await store.roster.changes(alice.id, 1)] == [("bob@x", "remove")]
