@@ -34,6 +34,9 @@ class Client:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.file.close()
         self.socket.close()
 
@@ -59,6 +62,12 @@ class Client:
             name, value = line.decode().split(":", 1)
             answered[name.lower()] = value.strip()
         return status, answered, self.file.read(int(answered.get("content-length", 0)))
+
+
+def handshake(host, *options: str) -> str:
+    """Return what openssl says of a TLS 1.3 handshake with port 443."""
+    command = "openssl s_client -connect 127.0.0.1:443 -servername nestbox.test -tls1_3 </dev/null 2>/dev/null "
+    return host.check_output(command + " ".join(options))
 
 
 def xmpp_worker(address: str) -> int:

@@ -4,8 +4,8 @@ import json
 import ssl
 
 import pytest
-from clients import Client, admin, tls_context
-from conftest import converge, port_state, unit_properties, wait_for
+from clients import Client, admin, handshake, tls_context
+from conftest import port_state, unit_properties, wait_for
 
 
 def test_http_leads_to_https_without_the_port(address):
@@ -94,28 +94,11 @@ def test_old_tls_is_refused_and_1_2_works(host, address):
             assert not accepted
 
 
-def handshake(host, *options: str) -> str:
-    """Return what openssl says of a handshake with port 443."""
-    command = "openssl s_client -connect 127.0.0.1:443 -servername nestbox.test -tls1_3 </dev/null 2>/dev/null "
-    return host.check_output(command + " ".join(options))
-
-
 def test_the_quantum_safe_group_is_spoken_where_openssl_knows_it(host, release):
     group = "X25519MLKEM768" if release >= "26" else "X25519"
     assert "Cipher is TLS_" in handshake(host, "-groups", group)
     if release >= "26":
         assert f"Negotiated TLS1.3 group: {group}" in handshake(host), "the default of a client that knows it"
-
-
-def test_a_cpu_without_aes_gets_the_cipher_that_is_quick_there(host):
-    """A Pi 4 has none; a client that would take either then gets CHACHA20."""
-    either = ["-ciphersuites", "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"]
-    if host.run("grep -qwE '^(flags|Features).* aes' /proc/cpuinfo").rc == 0:
-        assert "Cipher is TLS_AES_128_GCM_SHA256" in handshake(host, *either)
-    ran = converge(host, haproxy_aes=False)
-    assert ran.returncode == 0, ran.stdout
-    assert "Cipher is TLS_CHACHA20_POLY1305_SHA256" in handshake(host, *either)
-    assert converge(host).returncode == 0
 
 
 def test_statistics_and_metrics_are_for_this_machine_only(host, address):
@@ -182,32 +165,3 @@ def test_it_comes_back_after_a_kill(host, address):
     host.check_output("kill -9 %s", killed)
     wait_for(lambda: unit_properties(host, "haproxy")["MainPID"] not in ("0", killed), what="HAProxy after a kill")
     wait_for(lambda: port_state(address, 5222) == "open", what="port 5222")
-
-
-def test_a_taken_port_is_named_in_one_sentence(host, address):
-    host.check_output("systemctl stop haproxy")
-    host.check_output("systemd-run --unit=intruder --collect python3 -m http.server 5223")
-    try:
-        wait_for(lambda: port_state(address, 5223) == "open", what="the intruder")
-        refused = converge(host)
-        assert refused.returncode != 0 and "Port 5223 is taken by python3; stop it there" in refused.stdout, (
-            refused.stdout
-        )
-    finally:
-        host.check_output("systemctl stop intruder; systemctl start haproxy")
-
-
-def test_too_many_connections_for_the_system_are_refused_in_one_sentence(host):
-    most = int(host.check_output("awk '/Max open files/ {print $5}' /proc/1/limits"))
-    refused = converge(host, haproxy_maxconn=most)
-    assert (
-        refused.returncode != 0
-        and f"set nestbox_max_connections to {(most - 500) // 2} or less" in refused.stdout.replace("\n", " ")
-    )
-
-
-def test_a_bad_configuration_never_lands(host, address):
-    before = host.check_output("sha256sum /etc/haproxy/haproxy.cfg")
-    refused = converge(host, haproxy_unlimited_sources=["10.0.0.0/99"])
-    assert refused.returncode != 0 and "failed to validate" in refused.stdout, refused.stdout
-    assert host.check_output("sha256sum /etc/haproxy/haproxy.cfg") == before and port_state(address, 5222) == "open"

@@ -44,14 +44,14 @@ def connect(address):
 
     yield to
     for client in kept:
-        client.__exit__()
+        client.close()
 
 
 def test_connections_are_shared_out_evenly(address):
     clients = [Client(address, 5222) for _ in range(20)]
     met = [client.greeting()["worker"] for client in clients]
     for client in clients:
-        client.__exit__()
+        client.close()
     assert met.count(1) == met.count(2) == 10
 
 
