@@ -222,12 +222,17 @@ class World:
 
     async def start(self, workers: int) -> None:
         for number in range(1, workers + 1):
-            bus = FakeBus(self.hub, number)
-            store = await open_store(self.config.database.url, commit_window=0.0)
-            server = Server(self.config, store, bus, IdSource(number))
-            setup_all(server)
-            await bus.start(server.registry.receive)
-            self.servers[number] = server
+            await self.start_worker(number)
+
+    async def start_worker(self, number: int) -> None:
+        """Start one more worker, which learns of the sessions there are."""
+        bus = FakeBus(self.hub, number)
+        store = await open_store(self.config.database.url, commit_window=0.0)
+        server = Server(self.config, store, bus, IdSource(number))
+        setup_all(server)
+        await bus.start(server.registry.receive)
+        await server.registry.reload()
+        self.servers[number] = server
 
     async def stop(self) -> None:
         for server in self.servers.values():

@@ -138,7 +138,8 @@ async def test_a_forged_copy_comes_from_its_forger(alice, desk, phone):
     """Clients believe copies from their own bare JID only (section 12); nobody can write that into a stanza."""
     forged = (
         "<received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' "
-        f"from='carol@nestbox.test/x' to='{desk.jid}' type='chat'><body>lend me money</body></message></forwarded></received>"
+        f"from='carol@nestbox.test/x' to='{desk.jid}' type='chat'><body>money, please</body></message>"
+        "</forwarded></received>"
     )
     await alice.send(f"<message to='{desk.jid}' type='chat'>{forged}</message>")
     assert (await desk.expect("message")).from_ == alice.jid
