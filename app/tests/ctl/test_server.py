@@ -12,6 +12,7 @@ import pytest
 
 from nestbox.bus import open_bus
 from nestbox.core.registry import KEY, Account, Entry, Kick, Registry, encode
+from nestbox.ctl import main
 from tests.ctl.conftest import Ctl
 from tests.databases import Valkey
 
@@ -20,20 +21,21 @@ class Worker:
     """As much of a worker as nestboxctl sees."""
 
     def __init__(self, ctl: Ctl, url: str, number: int) -> None:
-        self.bus = open_bus(url, number)
         self.number = number
+        self._url = url
         self.status = "ok"
         self.accounts: list[str] = []
         self.kicked: list[Kick] = []
         self.obeys = True
-        self._registry = Registry(self.bus)
-        self._registry.on(Kick, self._kick)
-        self._registry.on(Account, lambda op: self.accounts.append(op.username))
         self._socket = ctl.folder / f"http{number}.sock"
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
-        await self.bus.start(self._registry.receive)
+        self.bus = open_bus(self._url, self.number)
+        registry = Registry(self.bus)
+        registry.on(Kick, self._kick)
+        registry.on(Account, lambda op: self.accounts.append(op.username))
+        await self.bus.start(registry.receive)
         self._server = await asyncio.start_unix_server(self._answer, self._socket)
 
     async def stop(self) -> None:
@@ -42,9 +44,7 @@ class Worker:
         await self.bus.close()
 
     async def join(self, bare: str, resource: str) -> None:
-        entry = Entry(
-            bare, resource, self.number, uid=7, priority=0, since=1_800_000_000, address="192.0.2.1", transport="tcp"
-        )
+        entry = Entry(bare, resource, self.number, 7, 0, since=1_800_000_000, address="192.0.2.1", transport="tcp")
         await self.bus.hset(KEY, entry.jid, encode(entry))
 
     def _kick(self, op: Kick) -> None:
@@ -127,10 +127,7 @@ async def test_the_status_is_good_only_when_all_is_well(appliance: Appliance, va
     state = json.loads(await ctl.ok("status", "--json"))
     assert state["ok"] and state["problems"] == [] and state["domain"] == "nestbox.test"
     assert state["users"] == 1 and state["sessions"] == 1 and state["database"]["ok"] and state["bus"]["ok"]
-    assert [(worker["worker"], worker["ok"], worker["sessions"]) for worker in state["workers"]] == [
-        (1, True, 0),
-        (2, True, 1),
-    ]
+    assert [(worker["ok"], worker["sessions"]) for worker in state["workers"]] == [(True, 0), (True, 1)]
     table = await ctl.ok("status")
     assert "Worker 2  ok, 1 sessions" in table and "Problem" not in table
 
@@ -172,7 +169,7 @@ async def test_the_configuration_is_checked(ctl: Ctl, tmp_path: Path) -> None:
     assert "is right" in await ctl.ok("config", "check")
     wrong = tmp_path / "wrong.yml"
     for text, sentence in (
-        ("domain: [", "is not YAML"),
+        ("domain: [", "while parsing"),
         ("domain: nestbox.test\ndomian: x\n", "domian"),
         ("domain: not a name\n", "not a name"),
         ("domain: nestbox.test\ndatabase: {url: 'sqlite:'}\nworkers: many\n", "workers"),
@@ -189,20 +186,17 @@ async def test_a_server_without_a_bus_says_so(ctl: Ctl) -> None:
     assert "without a bus" in await ctl.fails("session", "kick", "a@nestbox.test")
 
 
-async def test_every_command_has_help_with_an_example(ctl: Ctl) -> None:
-    user = ("add", "passwd", "disable", "enable", "delete", "list", "import", "export")
-    commands = [
-        (),
-        ("user",),
-        ("session",),
-        ("config",),
-        ("status",),
-        ("migrate",),
-        ("maintenance",),
-        ("config", "check"),
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [(), ("user",), ("session",), ("config",), ("config", "check"), ("status",), ("migrate",)]
+    commands += [
+        ("user", name) for name in ("add", "passwd", "disable", "enable", "delete", "list", "import", "export")
     ]
-    commands += [("user", name) for name in user] + [("session", name) for name in ("list", "kick")]
+    commands += [("session", "list"), ("session", "kick"), ("maintenance",)]
     for command in commands:
-        assert "Example: nestboxctl " in await ctl.ok(*command, "--help")
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--help"])
+        assert end.value.code == 0 and "Example: nestboxctl " in capsys.readouterr().out
     for wrong in ((), ("nonsense",), ("user",), ("user", "add"), ("status", "--nonsense")):
-        assert (await ctl.run(*wrong)).status == 2
+        with pytest.raises(SystemExit) as end:
+            main(list(wrong))
+        assert end.value.code == 2 and "Traceback" not in capsys.readouterr().err
