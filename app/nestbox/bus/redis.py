@@ -69,7 +69,8 @@ class RedisBus:
         await self._commands.start()
         await self._subscriber.start()
         try:
-            await asyncio.wait_for(asyncio.shield(self._subscribed), 5)
+            async with asyncio.timeout(5):
+                await self._subscribed
         except TimeoutError as error:
             raise BusError("the bus does not let us subscribe") from error
         await self._beat(first=True)

@@ -169,11 +169,12 @@ class RespConnection(asyncio.Protocol):
             connecting = loop.create_unix_connection(lambda: self, self._path)
         else:
             connecting = loop.create_connection(lambda: self, self._path, self._port)
-        await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connecting
 
     async def _stay(self) -> None:
         failures = 0
-        while True:
+        while not self._stopped:
             await self._lost.wait()
             await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
             try:

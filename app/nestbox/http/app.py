@@ -104,9 +104,11 @@ async def serve_http(
     async def stop() -> None:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)  # the store is closed next, and must not be asked then
         for one in servers:
             one.stop()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(one.close_all_connections(), 5)
+                async with asyncio.timeout(5):
+                    await one.close_all_connections()
 
     return stop

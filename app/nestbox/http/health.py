@@ -35,7 +35,8 @@ class Health:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await asyncio.wait_for(self._server.store.ping(), PING_SECONDS)
+                async with asyncio.timeout(PING_SECONDS):  # wait_for may swallow a cancellation before Python 3.12
+                    await self._server.store.ping()
             except Exception as error:
                 if self._store_down_since is None:
                     self._store_down_since = loop.time()

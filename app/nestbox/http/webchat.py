@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 
 from tornado.web import HTTPError, StaticFileHandler
 
@@ -43,7 +44,17 @@ class WebChatHandler(Page, StaticFileHandler):
         if os.path.isfile(path + ".gz"):
             self.set_header("Vary", "Accept-Encoding")
             self._gzip = "gzip" in self.request.headers.get("Accept-Encoding", "")
-        return path + ".gz" if self._gzip else path
+        path = path + ".gz" if self._gzip else path
+        self._found = os.stat(path)
+        return path
+
+    def get_content_size(self) -> int:
+        """Tornado's hook: bytes of the form that is sent."""
+        return self._found.st_size
+
+    def get_modified_time(self) -> datetime:
+        """Tornado's hook."""
+        return datetime.fromtimestamp(int(self._found.st_mtime), UTC)
 
     def get_content_type(self) -> str:
         """Of the file itself, compressed or not; text is UTF-8."""
@@ -65,5 +76,5 @@ class WebChatHandler(Page, StaticFileHandler):
 
     def compute_etag(self) -> str | None:
         """Tornado hashes whole files and remembers the result by name, which an upgrade would outdate."""
-        found = self._stat()
+        found = self._found
         return f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"'

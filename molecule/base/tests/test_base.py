@@ -1,0 +1,63 @@
+"""What the system does after role base; the scenario gives other values than the defaults."""
+
+from conftest import unit_properties, wait_for
+
+
+def test_name(host) -> None:
+    assert host.check_output("hostname") == "chat"
+    assert host.check_output("hostname --fqdn") == "chat.example.org"
+    assert host.file("/etc/hostname").content_string.strip() == "chat"
+
+
+def test_time_zone_and_locale(host) -> None:
+    assert host.check_output("date +%Z") in ("CET", "CEST")
+    assert host.check_output("su --login pi --command 'locale charmap'") == "UTF-8"
+
+
+def test_chrony_runs_and_asks_our_server(host) -> None:
+    assert unit_properties(host, "chrony.service")["ActiveState"] == "active"
+    assert host.service("chrony").is_enabled
+    wait_for(lambda: "192.0.2.1" in host.check_output("chronyc -n sources"), what="our server among chrony's sources")
+
+
+def test_journal_has_its_limit(host) -> None:
+    """journald itself tells the limit when it opens the journal on the card."""
+    said = host.check_output("journalctl --no-pager --unit systemd-journald")
+    assert "System Journal" in said
+    assert "max 111M" in said
+
+
+def test_journal_is_on_the_card(host) -> None:
+    host.check_output("logger --tag nestbox-test kept-through-a-restart && journalctl --sync")
+    assert (
+        host.run("journalctl --no-pager --directory /var/log/journal --identifier nestbox-test").stdout.count(
+            "kept-through"
+        )
+        == 1
+    )
+
+
+def test_nothing_writes_access_times(host) -> None:
+    rows = [line.split() for line in host.file("/etc/fstab").content_string.splitlines()]
+    assert {row[1]: row[3] for row in rows} == {"/": "defaults,x-systemd.growfs,noatime", "/boot/firmware": "defaults"}
+
+
+def test_swap_goes_into_compressed_memory(host) -> None:
+    """The generator accepts our file and makes the unit of half the memory; a container cannot start it."""
+    made = host.run(
+        "mkdir -p /run/zram && SYSTEMD_LOG_LEVEL=debug env -u container ZRAM_GENERATOR_ROOT=/ "
+        "/usr/lib/systemd/system-generators/zram-generator /run/zram /run/zram /run/zram"
+    )
+    assert made.rc == 0, made.stderr
+
+
+def test_watchdog_is_armed_on_a_pi(host) -> None:
+    shown = host.check_output("systemctl show --property RuntimeWatchdogUSec --property RebootWatchdogUSec")
+    assert shown.splitlines() == ["RuntimeWatchdogUSec=14s", "RebootWatchdogUSec=2min"]
+
+
+def test_memory_limits_are_switched_on_in_one_line(host, release: str) -> None:
+    folder = "/boot/firmware/current" if release == "26.04" else "/boot/firmware"
+    lines = host.file(f"{folder}/cmdline.txt").content_string.splitlines()
+    assert len(lines) == 1
+    assert lines[0].split()[-3:] == ["rootwait", "cgroup_enable=memory", "cgroup_memory=1"]
