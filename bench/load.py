@@ -53,7 +53,9 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """A lost session spoils a measurement: say so at once."""
         if self._waiting is not None and not self._waiting[1].done():
-            self._waiting[1].set_exception(ConnectionError(f"{self.user}: the server closed the connection: {self._buffer!r}"))
+            self._waiting[1].set_exception(
+                ConnectionError(f"{self.user}: the server closed the connection: {self._buffer!r}")
+            )
 
     def _look(self) -> None:
         if self._waiting is None:
@@ -143,21 +145,25 @@ class Client(asyncio.Protocol):
 
     def message(self, to: str, text: str) -> None:
         """Send a chat message that carries the time of sending."""
-        self.send_stanza(f"<message to='{to}@{self.domain}' type='chat' id='m'><body>{time.monotonic_ns()} {text}</body></message>")
+        self.send_stanza(
+            f"<message to='{to}@{self.domain}' type='chat' id='m'><body>{time.monotonic_ns()} {text}</body></message>"
+        )
 
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-async def log_in(users: list[str], password: str, domain: str, address: str, *, websocket: bool, proxy: bool) -> list[Client]:
+async def log_in(
+    users: list[str], password: str, domain: str, address: str, *, websocket: bool, proxy: bool
+) -> list[Client]:
     """Log in one session per user, 50 at a time. ``address`` is ``unix:/path`` or ``host:port``."""
     loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(50)
 
     async def one(user: str) -> Client:
         async with gate:
-            make = lambda: Client(user, domain, websocket=websocket, proxy=proxy)  # noqa: E731
+            make = lambda: Client(user, domain, websocket=websocket, proxy=proxy)
             if address.startswith("unix:"):
                 _, client = await loop.create_unix_connection(make, address[5:])
             else:

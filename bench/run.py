@@ -115,7 +115,7 @@ def prosody(folder: Path, count: int, *, archive: str, websocket: bool) -> Itera
     modules += ["mam"] if archive != "off" else []
     config = folder / "prosody.cfg.lua"
     config.write_text(
-        f'modules_enabled = {{ {", ".join(map(repr, modules))} }}\n'
+        f"modules_enabled = {{ {', '.join(map(repr, modules))} }}\n"
         'modules_disabled = { "s2s", "limits", "tls" }\n'
         f'data_path = "{folder}/data"\npidfile = "{folder}/prosody.pid"\nlog = {{ warn = "{folder}/prosody.log" }}\n'
         'c2s_require_encryption = false\nallow_unencrypted_plain_auth = false\nauthentication = "internal_plain"\n'
@@ -174,7 +174,11 @@ ROWS = (
 def machine() -> str:
     """The machine in one line."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith(("model name", "Model"))),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith(("model name", "Model"))
+        ),
         platform.machine(),
     )
     return f"{os.cpu_count()} x {model}, {platform.freedesktop_os_release()['PRETTY_NAME']}, Python {platform.python_version()}"
@@ -191,8 +195,12 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < arguments.sessions + 200:
-        raise SystemExit(f"bench: {arguments.sessions} sessions need ulimit -n {arguments.sessions + 200}, it is {hard}")
-    print(f"{machine()}; {arguments.sessions} sessions, {arguments.rate:.0f} messages/s for {arguments.seconds:.0f} s\n")
+        raise SystemExit(
+            f"bench: {arguments.sessions} sessions need ulimit -n {arguments.sessions + 200}, it is {hard}"
+        )
+    print(
+        f"{machine()}; {arguments.sessions} sessions, {arguments.rate:.0f} messages/s for {arguments.seconds:.0f} s\n"
+    )
     print("| server, archive, transport | KiB/session | PSS MiB, 0 / all online | CPU ms/login | CPU us/message"
           " | database us/message | p50 / p99 ms | lost |")  # fmt: skip
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -203,9 +211,11 @@ def main() -> None:
         if make is prosody and not shutil.which("prosody"):
             print(f"| {name} | not installed | | | | | | |")
             continue
-        with tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder:
-            with make(Path(folder), arguments.sessions, archive=archive, websocket=websocket) as peer:
-                row = asyncio.run(measure(peer, arguments))
+        with (
+            tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder,
+            make(Path(folder), arguments.sessions, archive=archive, websocket=websocket) as peer,
+        ):
+            row = asyncio.run(measure(peer, arguments))
         print(
             f"| {name} | {row['kib']:.1f} | {row['empty_mib']:.0f} / {row['full_mib']:.0f} | {row['login_ms']:.1f} "
             f"| {row['cpu_us']:.0f} | {row['database_us']:.0f} | {row['p50_ms']:.2f} / {row['p99_ms']:.1f} "

@@ -25,7 +25,9 @@ def main() -> int:
     try:
         config = configuration.load(arguments.config)
         if not 1 <= arguments.worker <= config.workers:
-            raise configuration.ConfigError(f"{arguments.config} has {config.workers} workers, so --worker cannot be that.")
+            raise configuration.ConfigError(
+                f"{arguments.config} has {config.workers} workers, so --worker cannot be that."
+            )
         log.set_up(config.log.level, arguments.worker)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(run(config, arguments.worker))

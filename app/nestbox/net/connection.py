@@ -1,12 +1,13 @@
 """One client's connection: joins a transport, a stream and, after bind, a session.
 
-What arrives is handled at once as long as nobody must be asked; when the store or another worker must, the connection is busy,
-reading pauses if more comes, and the next stanza waits (RFC 6120, section 10.1).
+What arrives is handled at once as long as nobody must be asked; when the store or another worker must, the
+connection is busy, reading pauses if more comes, and the next stanza waits (RFC 6120, section 10.1).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -101,9 +102,7 @@ class Connection:
         self.transport = transport
         tcp = transport.kind == "tcp"
         binding = shared.tls.binding if tcp and transport.secure and shared.tls is not None else None
-        self.stream = Stream(
-            shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding
-        )
+        self.stream = Stream(shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding)
         self.session: Session | None = None
         self.username = ""
         self.opened = self.heard = asyncio.get_running_loop().time()
@@ -168,7 +167,9 @@ class Connection:
         self.pinged = True
         domain = self.shared.server.config.domain
         ping = f"<iq type='get' id='ping' from='{domain}' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>"
-        self.session.send((ping % self.session.full.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")).encode())
+        self.session.send(
+            (ping % self.session.full.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")).encode()
+        )
 
     # what the stream says
 
@@ -239,10 +240,8 @@ class Connection:
 
     async def _lookup(self, event: Lookup) -> None:
         account = None
-        try:
+        with contextlib.suppress(ValueError):  # no account can have this name: it is treated as an unknown one
             account = await self.shared.server.store.accounts.get(prepare_localpart(event.username))
-        except ValueError:
-            pass  # no account can have this name; the client is told no more than that the login failed
         self.stream.credentials(Credentials(account.keys, account.enabled) if account is not None else None)
 
     def _authenticated(self, event: Authenticated) -> None:

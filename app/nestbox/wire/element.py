@@ -1,8 +1,8 @@
 """Building and writing XML elements.
 
 Elements are those of the standard library (``xml.etree.ElementTree.Element``), with tags in the ``{namespace}local``
-form. We write them ourselves: no prefixes but ``xml:``, the default namespace declared where it changes. That is the form
-every XMPP library reads, and several times cheaper than ``ElementTree.tostring``.
+form. We write them ourselves: no prefixes but ``xml:``, the default namespace declared where it changes. That is the
+form every XMPP library reads, and several times cheaper than ``ElementTree.tostring``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A stanza: message, presence or iq (RFC 6120, section 8).
 
-Parsed once and serialised once: as long as nobody changes the children, the bytes that came in go out again and only the
-start tag is written anew, so that fan-out changes nothing but the address.
+Parsed once and serialised once: as long as nobody changes the children, the bytes that came in go out again and only
+the start tag is written anew, so that fan-out changes nothing but the address.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from xml.etree.ElementTree import XML
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, escape, escape_attribute, to_bytes, write_attributes
 
-__all__ = ["IQ", "MESSAGE", "PRESENCE", "STANZA_ID", "Stanza", "id_by", "iq_error", "iq_result", "parse_stanza", "readdress"]
+__all__ = [
+    "IQ",
+    "MESSAGE",
+    "PRESENCE",
+    "STANZA_ID",
+    "Stanza",
+    "id_by",
+    "iq_error",
+    "iq_result",
+    "parse_stanza",
+    "readdress",
+]
 
 MESSAGE = "{jabber:client}message"
 PRESENCE = "{jabber:client}presence"
@@ -23,8 +34,8 @@ _KIND = {MESSAGE: "message", PRESENCE: "presence", IQ: "iq"}
 class Stanza:
     """One stanza: its element and, where they can be used again, its children's bytes as they came.
 
-    ``inner`` holds the children as UTF-8, fit for a place whose default namespace is ``jabber:client`` and which declares
-    no prefix; None means that they must be serialised from ``element``.
+    ``inner`` holds the children as UTF-8, fit for a place whose default namespace is ``jabber:client`` and which
+    declares no prefix; None means that they must be serialised from ``element``.
     """
 
     __slots__ = ("_tail", "element", "inner", "kind")
@@ -135,7 +146,7 @@ def _answer(request: Stanza, kind: str, payload: Element | None) -> Stanza:
         attributes["from"] = request.to
     if request.from_ is not None:
         attributes["to"] = request.from_
-    return Stanza(el("{%s}%s" % (ns.CLIENT, request.kind), attributes, *([payload] if payload is not None else [])))
+    return Stanza(el(f"{{{ns.CLIENT}}}{request.kind}", attributes, *([payload] if payload is not None else [])))
 
 
 def parse_stanza(data: bytes) -> Stanza:

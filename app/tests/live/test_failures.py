@@ -46,7 +46,7 @@ async def test_acknowledged_messages_survive_a_killed_worker(cluster, person):
     for number in range(3000):
         anna.send_message(f"ben@{DOMAIN}", str(number))
     async with asyncio.timeout(20):
-        while management.last_ack < before + 100:  # some are acknowledged, some are on their way
+        while management.last_ack < before + 100:  # noqa: ASYNC110  # some are acknowledged, some on their way
             await asyncio.sleep(0)
     acknowledged = management.last_ack - before
     assert acknowledged < 3000

@@ -1,12 +1,12 @@
 """A whole server in one process, for the tests of modules: real core and store, several workers, no sockets.
 
-    async def test_bob_hears_alice(world):
-        alice = await world.client("alice")               # account, session on worker 1, initial presence
-        bob = await world.client("bob", worker=2)         # on the other worker
-        await alice.send("<message to='bob@nestbox.test'><body>hi</body></message>")
-        await bob.expect("message", from_=alice.jid)
-        await bob.nothing()                               # after all is quiet: nothing else came
-        result = await alice.iq("get", "<query xmlns='jabber:iq:roster'/>")
+async def test_bob_hears_alice(world):
+    alice = await world.client("alice")               # account, session on worker 1, initial presence
+    bob = await world.client("bob", worker=2)         # on the other worker
+    await alice.send("<message to='bob@nestbox.test'><body>hi</body></message>")
+    await bob.expect("message", from_=alice.jid)
+    await bob.nothing()                               # after all is quiet: nothing else came
+    result = await alice.iq("get", "<query xmlns='jabber:iq:roster'/>")
 """
 
 from __future__ import annotations

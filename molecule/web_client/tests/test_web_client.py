@@ -34,7 +34,10 @@ def test_what_converse_loads_later_is_there(host, path):
 
 def test_downloads_are_small(host):
     assert host.file(f"{ROOT}/dist/converse.min.js.gz").size < 450_000
-    assert host.check_output(f"gzip -cd {ROOT}/dist/converse.min.js.gz | cmp - {ROOT}/dist/converse.min.js && echo same") == "same"
+    assert (
+        host.check_output(f"gzip -cd {ROOT}/dist/converse.min.js.gz | cmp - {ROOT}/dist/converse.min.js && echo same")
+        == "same"
+    )
 
 
 def test_translations_are_there(host):
