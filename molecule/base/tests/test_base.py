@@ -24,7 +24,7 @@ def test_journal_has_its_limit(host) -> None:
     """journald itself tells the limit when it opens the journal on the card."""
     said = host.check_output("journalctl --no-pager --unit systemd-journald")
     assert "System Journal" in said
-    assert "max 111M" in said
+    assert "max 111.0M" in said or "max 111M" in said
 
 
 def test_journal_is_on_the_card(host) -> None:
@@ -43,12 +43,14 @@ def test_nothing_writes_access_times(host) -> None:
 
 
 def test_swap_goes_into_compressed_memory(host) -> None:
-    """The generator accepts our file and makes the unit of half the memory; a container cannot start it."""
-    made = host.run(
-        "mkdir -p /run/zram && SYSTEMD_LOG_LEVEL=debug env -u container ZRAM_GENERATOR_ROOT=/ "
-        "/usr/lib/systemd/system-generators/zram-generator /run/zram /run/zram /run/zram"
-    )
-    assert made.rc == 0, made.stderr
+    """zram-generator, told that this is no container, makes a swap unit of our file."""
+    host.check_output("mkdir -p /var/tmp/fake && printf '#!/bin/sh\nexit 1\n' > /var/tmp/fake/systemd-detect-virt")
+    host.check_output("chmod 755 /var/tmp/fake/systemd-detect-virt && mkdir -p /var/tmp/units")
+    generator = "/usr/lib/systemd/system-generators/zram-generator"
+    host.check_output(f"PATH=/var/tmp/fake:$PATH {generator} /var/tmp/units /var/tmp/units /var/tmp/units")
+    swap = host.file("/var/tmp/units/dev-zram0.swap").content_string
+    assert "What=/dev/zram0" in swap
+    assert "Priority=100" in swap
 
 
 def test_watchdog_is_armed_on_a_pi(host) -> None:
