@@ -136,7 +136,8 @@ class Session:
         if self.link is not None:
             self.link.send_stanza(data)
             if self.sm is not None and not self.asked:
-                self.ask()
+                self.asked = True  # once for all that is sent in this turn
+                asyncio.get_running_loop().call_soon(self.ask)
 
     def ask(self) -> None:
         """Ask for an acknowledgement if one is owed; one question at a time is open."""

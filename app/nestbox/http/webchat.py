@@ -34,7 +34,10 @@ class WebChatHandler(Page, StaticFileHandler):
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
         """Tornado's hook: refuse what is hidden, choose the compressed form."""
-        if any(part.startswith(".") for part in os.path.relpath(absolute_path, root).split(os.sep) if part != "."):
+        parts = [part for part in os.path.relpath(absolute_path, root).split(os.sep) if part != "."]
+        if "\0" in absolute_path or any(part.startswith(".") for part in parts):
+            raise HTTPError(404)
+        if parts and os.path.isdir(absolute_path):  # only the root has an index
             raise HTTPError(404)
         self._gzip = False
         path = super().validate_absolute_path(root, absolute_path)

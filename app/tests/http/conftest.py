@@ -16,11 +16,11 @@ from nestbox.store import open_store
 
 
 class Answer:
-    """An HTTP answer: ``status``, ``headers`` by lower-case name, ``body``."""
+    """An HTTP answer: ``status`` (0 when the server hung up without one), ``headers`` by lower-case name, ``body``."""
 
     def __init__(self, head, body):
         lines = head.decode().split("\r\n")
-        self.status = int(lines[0].split()[1])
+        self.status = int(lines[0].split()[1]) if head else 0
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
         self.body = body
 

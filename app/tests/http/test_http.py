@@ -191,6 +191,6 @@ async def test_metrics(site):
 
 async def test_a_request_that_is_too_large_is_refused(site):
     answer = await site.get("/", X_Large="x" * 20_000)
-    assert answer.status in (400, 431)
+    assert answer.status in (0, 400, 431)
     answer = await site.get("/healthz", method="POST", Content_Length=10_000_000)
-    assert answer.status in (400, 405, 413)
+    assert answer.status in (0, 400, 405, 413)

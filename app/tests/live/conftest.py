@@ -98,28 +98,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for the domain, signed by itself, and its key."""
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += [
-        "-subj",
-        f"/CN={DOMAIN}",
-        "-addext",
-        f"subjectAltName=DNS:{DOMAIN}",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}"]
+    command = ["openssl", "req", *options.split(), *names, "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
     return certificate, key
 
@@ -204,7 +185,7 @@ class Person(ClientXMPP):
 
     async def await_presence(self, sender: str, kind: str) -> object:
         """Wait for a presence of this type from this address (bare or full)."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while True:
                 presence = await self.presences.get()
                 if sender in (presence["from"].bare, presence["from"].full) and presence["type"] == kind:

@@ -40,6 +40,7 @@ async def test_offline_messages_wait_and_come_once(cluster, person):
     received = [await ben.next_message() for _ in range(20)]
     assert [message["body"] for message in received] == [str(number) for number in range(20)]
     assert all(message["delay"]["stamp"] for message in received)
+    await ben.plugin["xep_0199"].ping(DOMAIN)  # and so the client has acknowledged them (XEP-0198)
     await ben.leave()
     ben = await person("ben", 3)
     anna.send_message(f"ben@{DOMAIN}", "fresh")

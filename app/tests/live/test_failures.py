@@ -34,6 +34,7 @@ async def test_a_session_resumes_on_another_worker(cluster, person):
 async def test_a_stopping_worker_hands_its_sessions_over(cluster, person):
     anna, ben = await person("anna", 1), await person("ben", 2)
     cluster[2].end(signal.SIGTERM)
+    await ben.wait_until("disconnected", 10)
     anna.send_message(f"ben@{DOMAIN}", "while you move")
     await ben.come(3)
     assert (await ben.next_message())["body"] == "while you move"
@@ -43,13 +44,14 @@ async def test_acknowledged_messages_survive_a_killed_worker(cluster, person):
     anna = await person("anna", 1)
     management = anna.plugin["xep_0198"]
     before = management.seq
-    for number in range(3000):
+    for number in range(1500):
         anna.send_message(f"ben@{DOMAIN}", str(number))
-    async with asyncio.timeout(20):
-        while management.last_ack < before + 100:  # noqa: ASYNC110  # some are acknowledged, some on their way
-            await asyncio.sleep(0)
+        if number % 10 == 0:
+            await asyncio.sleep(0)  # slixmpp sends and reads
+        if management.last_ack >= before + 100:
+            break  # some are acknowledged, some are on their way
     acknowledged = management.last_ack - before
-    assert acknowledged < 3000
+    assert acknowledged >= 100
     cluster[1].end(signal.SIGKILL)
     kept = await archived(cluster, "ben")
     assert kept[:acknowledged] == [str(number) for number in range(acknowledged)]
@@ -63,7 +65,7 @@ async def test_contacts_see_that_a_worker_died(cluster, person):
     ben.send_presence_subscription(f"anna@{DOMAIN}", ptype="subscribed")
     await anna.await_presence(f"ben@{DOMAIN}/phone", "available")
     cluster[2].end(signal.SIGKILL)
-    await asyncio.wait_for(anna.await_presence(f"ben@{DOMAIN}/phone", "unavailable"), 30)
+    await anna.await_presence(f"ben@{DOMAIN}/phone", "unavailable")
     anna.send_message(f"ben@{DOMAIN}", "are you there?")
     cluster[2].start()
     ben = await person("ben", 2, "tablet")

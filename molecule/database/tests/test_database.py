@@ -9,7 +9,11 @@ def sql(host):
     """Return a function that runs SQL as a system user (nestbox by default) and returns the finished run."""
 
     def run(statement: str, user: str = "nestbox", database: str = ""):
-        return host.run("su %s -c %s", user, f'mariadb --batch --skip-column-names -e "{statement}" {database}')
+        return host.run(
+            "su %s -c %s",
+            user,
+            f'mariadb --default-character-set=utf8mb4 --batch --skip-column-names -e "{statement}" {database}',
+        )
 
     return run
 
