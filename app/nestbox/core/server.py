@@ -193,10 +193,13 @@ class Server:
 
     async def _account_changed(self, username: str) -> None:
         await self.users.changed(username)
+        bare = f"{username}@{self.config.domain}"
+        sessions = [session for session in self.registry.sessions.values() if session.entry.bare == bare]
+        if not sessions:
+            return  # an import names thousands that nobody here has to do with
         user = await self.users.load(username)
         if user is None or not user.enabled:
-            bare = f"{username}@{self.config.domain}"
-            for session in [s for s in self.registry.sessions.values() if s.entry.bare == bare]:
+            for session in sessions:
                 await self.end_session(session, StreamError("not-authorized", "This account is disabled."))
 
     # time
