@@ -76,6 +76,16 @@ def xmpp_worker(address: str) -> int:
         return client.greeting()["worker"]
 
 
+def workers_met(address: str, count: int) -> list[int]:
+    """Return the number of the worker that each of so many connections to 5222 meets, all open at the same time."""
+    clients = [Client(address, 5222) for _ in range(count)]
+    try:
+        return [client.greeting()["worker"] for client in clients]
+    finally:
+        for client in clients:
+            client.close()
+
+
 def admin(host, command: str) -> str:
     """Send one command to HAProxy's admin socket and return the answer."""
     script = (

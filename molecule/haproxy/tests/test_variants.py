@@ -1,7 +1,7 @@
 """Role haproxy with other variables: what they change, and what the role refuses in one sentence before it changes anything."""
 
 import pytest
-from clients import Client, handshake
+from clients import handshake, workers_met
 from conftest import converge, port_state, wait_for
 
 
@@ -22,15 +22,7 @@ def test_by_address_every_connection_meets_one_worker_and_a_cpu_without_aes_gets
         assert "Cipher is TLS_AES_128_GCM_SHA256" in handshake(host, *either)
     ran = converge(host, haproxy_balance="hash" if release >= "26" else "source", haproxy_aes=False)
     assert ran.returncode == 0, ran.stdout
-
-    def workers_met() -> set[int]:
-        clients = [Client(address, 5222) for _ in range(12)]
-        met = {client.greeting()["worker"] for client in clients}
-        for client in clients:
-            client.close()
-        return met
-
-    wait_for(lambda: len(workers_met()) == 1, what="one worker for one address")
+    wait_for(lambda: len(set(workers_met(address, 12))) == 1, what="one worker for one address")
     assert "Cipher is TLS_CHACHA20_POLY1305_SHA256" in handshake(host, *either)
 
 
