@@ -14,6 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 __all__ = ["Client", "chat", "cpu_seconds", "log_in", "pss_kib"]
 
@@ -119,7 +120,7 @@ class Client(asyncio.Protocol):
         challenge = base64.b64decode((await self.expect(rb"<challenge[^>]*>([^<]*)<"))[1]).decode()
         fields = dict(part.split("=", 1) for part in challenge.split(","))
         final = f"c=biws,r={fields['r']}"
-        salted = hashlib.pbkdf2_hmac("sha1", password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+        salted = _salted(password, fields["s"], int(fields["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha1")
         signature = hmac.digest(hashlib.sha1(client_key).digest(), f"{first},{challenge},{final}".encode(), "sha1")
         proof = base64.b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
@@ -148,6 +149,11 @@ class Client(asyncio.Protocol):
         self.send_stanza(
             f"<message to='{to}@{self.domain}' type='chat' id='m'><body>{time.monotonic_ns()} {text}</body></message>"
         )
+
+
+@lru_cache
+def _salted(password: str, salt: str, iterations: int) -> bytes:
+    return hashlib.pbkdf2_hmac("sha1", password.encode(), base64.b64decode(salt), iterations)
 
 
 def _base64(text: str) -> str:
