@@ -35,12 +35,13 @@ def connect(address):
     kept = []
 
     def to(worker: int) -> Client:
-        for _ in range(20):
+        def reached() -> Client | None:
             client = Client(address, 5222)
             kept.append(client)
-            if client.greeting()["worker"] == worker:
-                return client
-        raise AssertionError(f"no connection reached worker {worker}")
+            return client if client.greeting()["worker"] == worker else None
+
+        # A worker that has just come back gets few connections at first (slowstart).
+        return wait_for(reached, 40, f"a connection to worker {worker}")
 
     yield to
     for client in kept:
