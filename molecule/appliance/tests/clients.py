@@ -37,7 +37,7 @@ class Tcp(slixmpp.ClientXMPP):
         self.messages: asyncio.Queue = asyncio.Queue()
         self.presences: asyncio.Queue = asyncio.Queue()
         self.add_event_handler("message", self.messages.put_nowait)
-        for event in ("presence_available", "presence_unavailable"):
+        for event in ("presence_available", "presence_dnd", "presence_unavailable"):
             self.add_event_handler(event, self.presences.put_nowait)
 
     async def __aenter__(self) -> Self:
