@@ -223,13 +223,6 @@ class Registry:
             await self._bus.hdel(KEY, session.full)
             self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
 
-    async def refresh(self, bare: str, resources: Iterable[str]) -> None:
-        """Read the given full addresses from the truth, for the rare path where a stale copy would lose a message."""
-        for resource in resources:
-            raw = await self._bus.hget(KEY, f"{bare}/{resource}")
-            if raw is not None:
-                self._put(_decode_entry(raw))
-
     async def reload(self) -> None:
         """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
         raw = await self._bus.hgetall(KEY)
