@@ -60,9 +60,11 @@ def test_a_dead_worker_is_routed_around_at_once(host, address, connect):
     assert [xmpp_worker(address) for _ in range(10)] == [2] * 10
     with Client(address, 443, tls_context(host, "http/1.1")) as https:
         assert all(https.request("/")[0] == 200 for _ in range(5))
+    # Only once its death is noticed is its return seen: else HAProxy may meet a worker that does not listen yet.
+    wait_for(lambda: all_states(host, 1, "DOWN"), what="worker 1 down in every backend")
     host.check_output("systemctl start nestbox@1")
-    # HAProxy may not have noticed the death, and systemd calls a worker started before it listens: so ask for the effect.
-    wait_for(lambda: 1 in workers_met(address, 30), what="worker 1 in service again")
+    wait_for(lambda: all_states(host, 1, "UP"), what="worker 1 up in every backend")
+    assert 1 in workers_met(address, 30)
 
 
 def test_an_ill_worker_is_taken_out_and_its_clients_are_sent_away(host, address, connect):
