@@ -27,6 +27,7 @@ __all__ = [
     "Entry",
     "Kick",
     "Offline",
+    "Part",
     "Probe",
     "Push",
     "Put",
@@ -152,7 +153,15 @@ class Claimed(msgspec.Struct, tag="claimed", array_like=True):
     snapshot: bytes | None
 
 
-Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Offline | Claim | Claimed
+class Part(msgspec.Struct, tag="part", array_like=True):
+    """What one worker's part of a module, such as the rooms, tells another's; ``data`` is the module's own."""
+
+    module: str
+    worker: int
+    data: bytes
+
+
+Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Offline | Claim | Claimed | Part
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
@@ -167,6 +176,8 @@ class Registry:
         self.sessions: dict[str, Session] = {}
         self._entries: dict[str, dict[str, Entry]] = {}
         self._handlers: dict[type, Callable[..., None]] = {}
+        self._parts: dict[str, tuple[Callable[[int, bytes], None], Callable[[int, bytes], None]]] = {}
+        self.on(Part, lambda op: self._parts[op.module][0](op.worker, op.data))
         # Called for an entry of a dead worker: its presence must be taken back.
         self.lost: Callable[[Entry], None] = lambda entry: None
 
@@ -267,6 +278,19 @@ class Registry:
             self.lost(entry)
 
     # talking to other workers
+
+    def part(
+        self,
+        module: str,
+        handler: Callable[[int, bytes], None],
+        undelivered: Callable[[int, bytes], None] = lambda worker, data: None,
+    ) -> None:
+        """Say who takes (worker that sent it, data) of a `Part`; and who hears of one whose addressee is dead."""
+        self._parts[module] = (handler, undelivered)
+
+    def part_undelivered(self, worker: int, op: Part) -> None:
+        """Nobody took what we sent to another worker."""
+        self._parts[op.module][1](worker, op.data)
 
     def tell(self, worker: int, op: object) -> None:
         """Send an operation to one worker; to ourselves it is dealt with at once."""

@@ -15,7 +15,7 @@ from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
 from nestbox.core.ids import id_to_ms
 from nestbox.core.jid import JID, parse_jid
-from nestbox.core.registry import Deliver, Entry
+from nestbox.core.registry import Deliver, Entry, Part
 from nestbox.core.users import ABSENT
 from nestbox.wire.stanza import Stanza, id_by, iq_error, iq_result, parse_stanza
 
@@ -129,6 +129,9 @@ class Router:
             if entry is not None:
                 self._server.registry.deliver(entry, stanza.encode(), self.urgent(stanza))
             return
+        if stanza.kind == "iq":
+            self._server.questions.answered(stanza)
+            return
         data = stanza.encode()
         for entry in self._server.registry.available(to.bare):
             self._server.registry.deliver(entry, data, self.urgent(stanza))
@@ -229,7 +232,8 @@ class Router:
         if to.is_full and to.local:
             return self._iq_to_session(sender, to, stanza)
         if not asking:
-            return 0  # an answer to something the server asked; that it came is all we want to know
+            self._server.questions.answered(stanza)
+            return 0
         return self._iq_answer(sender, to, stanza, session)
 
     def _iq_to_session(self, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
@@ -304,6 +308,8 @@ class Router:
         op = registry.decode(payload)
         if isinstance(op, Deliver):
             await self.reroute(op.bare, op.data)
+        elif isinstance(op, Part):
+            registry.part_undelivered(worker, op)
 
     async def reroute(self, bare: str, data: bytes) -> None:
         """Find another way for a stanza whose session is gone: other sessions, the offline store, or back."""

@@ -14,6 +14,7 @@ from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import Hooks
 from nestbox.core.jid import prepare_resource
+from nestbox.core.questions import Questions
 from nestbox.core.registry import Entry, Registry
 from nestbox.core.resumption import Resumption
 from nestbox.core.router import Router
@@ -77,6 +78,7 @@ class Server:
         self.draining = False
         self._tasks: set[asyncio.Task[object]] = set()
         self._ticks = 0
+        self.questions = Questions(self)
         self.resumption = Resumption(self)
         self.enable_sm = self.resumption.enable
         self.resume = self.resumption.resume
