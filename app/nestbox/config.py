@@ -97,6 +97,8 @@ class Limits(Struct, forbid_unknown_fields=True):
     unacked_bytes: Positive = 4 * 1024 * 1024
     write_buffer_bytes: Positive = 4 * 1024 * 1024
     directed_presences: Positive = 1_000
+    command_sessions: Positive = 10
+    command_seconds: Positive = 600
 
 
 class Log(Struct, forbid_unknown_fields=True):

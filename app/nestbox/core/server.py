@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from nestbox.bus.base import Bus
     from nestbox.config import Config
     from nestbox.core.ids import IdSource
+    from nestbox.core.jid import JID
     from nestbox.store import Store
+    from nestbox.wire.element import Element
 
 __all__ = ["Counts", "Server"]
 
@@ -70,6 +72,10 @@ class Server:
         self.account_features: set[str] = set()
         # Nodes under which the host's features are known, too (XEP-0115).
         self.host_nodes: set[str] = set()
+        # Who knows other nodes of the host: (tag of the query, node, sender) -> the answer, None for "not mine".
+        self.disco_nodes: list[Callable[[str, str, JID], Element | None]] = []
+        # The host's ad-hoc commands by node (XEP-0050): `nestbox.modules.commands.Command`.
+        self.commands: dict[str, object] = {}
         # Stream features after authentication, as canonical bytes (RFC 6120, section 4.3.2).
         self.stream_features: list[bytes] = []
         # What a client may send beside stanzas, by tag: handler(session, element).

@@ -33,6 +33,7 @@ MODULES = (
     "stanza_ids",
     "client_state",
     "disco",
+    "commands",
     "ping",
     "version",
     "entity_time",

@@ -8,6 +8,7 @@ from datetime import datetime
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import parse_jid
 from nestbox.modules import dataforms, rsm
+from nestbox.modules.dataforms import Field
 from nestbox.modules.rsm import PageRequest
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el
@@ -18,12 +19,12 @@ QUERY = f"{{{ns.MAM}}}query"
 FLIP_PAGE = f"{{{ns.MAM}}}flip-page"
 _MAX_IDS = 100
 _FIELDS = (
-    ("jid-single", "with"),
-    ("text-single", "start"),
-    ("text-single", "end"),
-    ("text-single", "before-id"),
-    ("text-single", "after-id"),
-    ("list-multi", "ids"),
+    Field("jid-single", "with"),
+    Field("text-single", "start"),
+    Field("text-single", "end"),
+    Field("text-single", "before-id"),
+    Field("text-single", "after-id"),
+    Field("list-multi", "ids"),
 )
 
 

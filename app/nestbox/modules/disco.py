@@ -55,8 +55,15 @@ class _Disco:
     def of_host(self, context: IqContext) -> Element:
         node = context.payload.get("node")
         if node and node not in self._server.host_nodes:
-            raise StanzaError("item-not-found")
+            return self._of_node(context, node)
         return host_info(self._server, node)
+
+    def _of_node(self, context: IqContext, node: str) -> Element:
+        for known in self._server.disco_nodes:
+            answer = known(context.payload.tag, node, context.sender)
+            if answer is not None:
+                return answer
+        raise StanzaError("item-not-found")
 
     async def of_account(self, context: IqContext) -> Element:
         await check_sees(self._server, context)
@@ -64,7 +71,9 @@ class _Disco:
         return _info(el(IDENTITY, {"category": "account", "type": "registered"}), self._server.account_features, None)
 
     def hosts(self, context: IqContext) -> Element:
-        _no_node(context)
+        node = context.payload.get("node")
+        if node:
+            return self._of_node(context, node)
         return el(ITEMS, None, *(el(ITEM, {"jid": host}) for host in sorted(self._server.router.hosts)))
 
     async def items_of_account(self, context: IqContext) -> Element:
