@@ -34,6 +34,8 @@ MODULES = (
     "client_state",
     "disco",
     "commands",
+    "admin",
+    "announce",
     "ping",
     "version",
     "entity_time",

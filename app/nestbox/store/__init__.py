@@ -11,6 +11,7 @@ from nestbox.store.blocking import Blocking
 from nestbox.store.committer import Committer
 from nestbox.store.database import Database
 from nestbox.store.errors import AccountExists, NoSuchAccount, StoreBusy, StoreError
+from nestbox.store.notices import Notices
 from nestbox.store.offline import Offline
 from nestbox.store.passwords import PasswordError, ScramKeys
 from nestbox.store.private import Private
@@ -48,6 +49,7 @@ class Store:
         self.vcards = Vcards(database)
         self.private = Private(database)
         self.blocking = Blocking(database)
+        self.notices = Notices(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

@@ -110,11 +110,15 @@ class Accounts:
         }
         return Account(rows[0].id, username, rows[0].enabled, rows[0].created, keys)
 
-    async def list(self, prefix: str = "", after: str = "", limit: int = 100) -> builtins.list[Account]:
+    async def list(
+        self, prefix: str = "", after: str = "", limit: int = 100, enabled: bool | None = None
+    ) -> builtins.list[Account]:
         """A page of accounts without keys, in the order of their names' bytes, those after ``after``."""
         query = select(accounts).where(accounts.c.username > after).order_by(accounts.c.username).limit(limit)
         if prefix:
             query = query.where(accounts.c.username >= prefix, accounts.c.username < prefix + "\U0010ffff")
+        if enabled is not None:
+            query = query.where(accounts.c.enabled == enabled)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
         return [Account(row.id, row.username, row.enabled, row.created) for row in rows]
@@ -131,10 +135,13 @@ class Accounts:
                     account.keys[row.hash] = ScramKeys(row.salt, row.iterations, row.stored_key, row.server_key)
         return list(found.values())
 
-    async def count(self) -> int:
-        """How many accounts there are."""
+    async def count(self, enabled: bool | None = None) -> int:
+        """How many accounts there are, or how many of them are enabled or not."""
+        query = select(func.count()).select_from(accounts)
+        if enabled is not None:
+            query = query.where(accounts.c.enabled == enabled)
         async with self._database.read() as connection:
-            return (await connection.execute(select(func.count()).select_from(accounts))).scalar_one()
+            return (await connection.execute(query)).scalar_one()
 
     async def touch_last(self, user_id: int, seconds: int, status: str = "") -> None:
         """Remember when an account was last seen (Unix time) and its last status text (XEP-0012)."""

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0006"  # the newest migration; a test holds it and the tables below to what the migrations make
+REVISION = "0007"  # the newest migration; a test holds it and the tables below to what the migrations make
 
 LOCAL_BYTES = 1023  # RFC 7622, section 3.3
 BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
@@ -68,6 +68,7 @@ accounts = Table(
     Column("last_status", Name(1024)),
     Column("roster_ver", BigInteger, nullable=False, default=0),
     Column("roster_floor", BigInteger, nullable=False, default=0),  # removals up to here are forgotten
+    Column("archive_days", Integer),  # how long its archive is kept; none: as the configuration says
     sqlite_autoincrement=True,  # a deleted account's id must never come back
     **OPTIONS,
 )
@@ -164,5 +165,23 @@ blocking = Table(
     metadata,
     account_id(primary_key=True),
     Column("jid", Name(FULL_JID_BYTES), primary_key=True),
+    **OPTIONS,
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("name", Name(16), primary_key=True),  # motd, welcome
+    Column("id", BigInteger, nullable=False),
+    Column("text", Blob, nullable=False),  # UTF-8
+    **OPTIONS,
+)
+
+notices_seen = Table(
+    "notices_seen",
+    metadata,
+    account_id(primary_key=True),
+    Column("name", Name(16), primary_key=True),
+    Column("id", BigInteger, nullable=False),
     **OPTIONS,
 )
