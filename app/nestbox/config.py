@@ -99,6 +99,10 @@ class Limits(Struct, forbid_unknown_fields=True):
     directed_presences: Positive = 1_000
     command_sessions: Positive = 10
     command_seconds: Positive = 600
+    rooms_per_user: Positive = 100
+    room_occupants: Positive = 2_000
+    room_affiliations: Positive = 5_000
+    room_history: Positive = 50
 
 
 class Log(Struct, forbid_unknown_fields=True):

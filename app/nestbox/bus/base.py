@@ -86,3 +86,6 @@ class Bus(Protocol):
 
     async def take(self, key: str) -> bytes | None:
         """A value, removed in the same step: of several takers one gets it."""
+
+    async def swap(self, key: str, field: str, old: bytes | None, new: bytes | None) -> bytes | None:
+        """Change a field of a hash from ``old`` to ``new`` (None: absent), if it is that; returns what it is then."""

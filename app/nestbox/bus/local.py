@@ -97,6 +97,17 @@ class LocalBus:
         self._forget(key)
         return value
 
+    async def swap(self, key: str, field: str, old: bytes | None, new: bytes | None) -> bytes | None:
+        """See Bus.swap."""
+        found = await self.hget(key, field)
+        if found != old:
+            return found
+        if new is None:
+            await self.hdel(key, field)
+        else:
+            await self.hset(key, field, new)
+        return new
+
     def _forget(self, key: str) -> None:
         self._values.pop(key, None)
         self._expiry.pop(key, None)

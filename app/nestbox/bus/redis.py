@@ -28,6 +28,13 @@ _PREFIX = "nestbox:"
 _ALL = f"{_PREFIX}all"
 _HEAD = struct.Struct("!BII")  # worker, life, number
 _LENGTH = struct.Struct("!I")
+_SWAP = """
+local now = redis.call('HGET', KEYS[1], ARGV[1])
+if (now or '') ~= ARGV[2] then return now end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) return nil end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return ARGV[3]
+"""
 
 
 class RedisBus:
@@ -296,6 +303,10 @@ class RedisBus:
     async def take(self, key: str) -> bytes | None:
         """See Bus.take. Not sent twice, so it fails when the connection breaks before the answer."""
         return await self._commands.ask("GETDEL", self._key(key), again=False)
+
+    async def swap(self, key: str, field: str, old: bytes | None, new: bytes | None) -> bytes | None:
+        """See Bus.swap. Values are not empty. Sent twice after a lost connection, it finds its own work done."""
+        return await self._commands.ask("EVAL", _SWAP, 1, self._key(key), field, old or b"", new or b"")
 
 
 def _ignore(reply: object) -> None:

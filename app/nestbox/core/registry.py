@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nestbox.core.hooks import Hook
+
 if TYPE_CHECKING:
     from nestbox.bus.base import Bus
     from nestbox.core.session import Session
@@ -69,11 +71,12 @@ class Put(msgspec.Struct, tag="put", array_like=True):
 
 
 class Drop(msgspec.Struct, tag="drop", array_like=True):
-    """A session has ended."""
+    """A session has ended, or was ``parked``: put away until its client resumes it (XEP-0198)."""
 
     bare: str
     resource: str
     uid: int
+    parked: bool = False
 
 
 class Deliver(msgspec.Struct, tag="deliver", array_like=True):
@@ -180,6 +183,12 @@ class Registry:
         self.on(Part, lambda op: self._parts[op.module][0](op.worker, op.data))
         # Called for an entry of a dead worker: its presence must be taken back.
         self.lost: Callable[[Entry], None] = lambda entry: None
+        # On every worker: an entry is new or changed; is no more (or was put away to be resumed); all were read anew;
+        # a worker has died.
+        self.entered: Hook[[Entry]] = Hook()
+        self.gone: Hook[[Entry, bool]] = Hook()
+        self.reloaded: Hook[[]] = Hook()
+        self.worker_gone: Hook[[int]] = Hook()
 
     def on(self, op: type, handler: Callable[..., None]) -> None:
         """Say who deals with an operation that comes over the bus."""
@@ -225,14 +234,14 @@ class Registry:
             del self.sessions[session.full]
         self._put(msgspec.structs.replace(session.entry, worker=worker))
 
-    async def remove(self, session: Session) -> None:
-        """Take a session out, unless its address has a new holder."""
+    async def remove(self, session: Session, parked: bool = False) -> None:
+        """Take a session out, unless its address has a new holder; ``parked``: it may be resumed."""
         entry = session.entry
         if self.sessions.get(session.full) is session:
             del self.sessions[session.full]
-        if self._drop(entry.bare, entry.resource, entry.uid):
+        if self._drop(entry.bare, entry.resource, entry.uid, parked):
             await self._bus.hdel(KEY, session.full)
-            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
+            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid, parked)))
 
     async def reload(self) -> None:
         """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
@@ -253,6 +262,7 @@ class Registry:
         await self._forget_all(dead)
         for session in missing:
             await self.update(session)
+        self.reloaded.run()
 
     def worker_lost(self, worker: int) -> Coroutine[object, object, None]:
         """Drop the sessions of a worker that has died: here at once, everywhere by the coroutine.
@@ -262,6 +272,7 @@ class Registry:
         lost = [entry for entry in self.all() if entry.worker == worker]
         for entry in lost:
             self._drop(entry.bare, entry.resource, entry.uid)
+        self.worker_gone.run(worker)
         return self._forget_all(lost)
 
     async def _forget_all(self, entries: list[Entry]) -> None:
@@ -331,14 +342,19 @@ class Registry:
         if isinstance(op, Put):
             self._put(op.entry)
         elif isinstance(op, Drop):
-            self._drop(op.bare, op.resource, op.uid)
+            self._drop(op.bare, op.resource, op.uid, op.parked)
         else:
             self._handlers[type(op)](op)
 
     def _put(self, entry: Entry) -> None:
-        self._entries.setdefault(entry.bare, {})[entry.resource] = entry
+        resources = self._entries.setdefault(entry.bare, {})
+        before = resources.get(entry.resource)
+        resources[entry.resource] = entry
+        if before is not None and before.uid != entry.uid:
+            self.gone.run(before, False)
+        self.entered.run(entry)
 
-    def _drop(self, bare: str, resource: str, uid: int) -> bool:
+    def _drop(self, bare: str, resource: str, uid: int, parked: bool = False) -> bool:
         resources = self._entries.get(bare)
         entry = resources.get(resource) if resources else None
         if entry is None or entry.uid != uid:
@@ -346,4 +362,5 @@ class Registry:
         del resources[resource]
         if not resources:
             del self._entries[bare]
+        self.gone.run(entry, parked)
         return True

@@ -253,7 +253,7 @@ class Resumption:
         self._parking[sm_id] = asyncio.Event()
         try:
             snapshot = self._take_out(session)
-            await self._server.registry.remove(session)
+            await self._server.registry.remove(session, parked=True)
             bus, seconds = self._server.bus, self._server.config.limits.resume_seconds
             await bus.set(f"sm:{sm_id}", snapshot, seconds + PARKED_SPARE)
             await bus.hset(PARKED, sm_id, str(int(time.time() + seconds)).encode())

@@ -122,7 +122,17 @@ class Router:
         """Route a stanza of the server or a service; ``from`` and ``to`` are set. It asks nobody's leave."""
         to = parse_jid(stanza.to or "")
         if to.domain != self.domain:
-            _log.debug("no way to %s", to.domain)
+            host = self.hosts.get(to.domain)
+            if host is None:
+                _log.debug("no way to %s", to.domain)
+                return
+            try:
+                outcome = host(parse_jid(stanza.from_ or self.domain), to, stanza, None)
+            except StanzaError as error:
+                self.bounce(stanza, error)
+                return
+            if not isinstance(outcome, int):
+                self._server.spawn(self._guarded(stanza, outcome))
             return
         if to.is_full:
             entry = self._server.registry.of(to.bare).get(to.resource)

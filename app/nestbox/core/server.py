@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,8 @@ class Server:
         self.stream_features: list[bytes] = []
         # What a client may send beside stanzas, by tag: handler(session, element).
         self.nonzas: dict[str, object] = {}
+        # What modules do when the worker stops, after its last session.
+        self.stopping: list[Callable[[], Awaitable[None]]] = []
         self.started = time.time()
         self.draining = False
         self._tasks: set[asyncio.Task[object]] = set()
@@ -251,6 +253,11 @@ class Server:
                 await self.resumption.park(session, shutdown)
             else:
                 await self.end_session(session, shutdown)
+        for step in self.stopping:
+            try:
+                await step()
+            except Exception:
+                _log.exception("a module did not stop in order")
         if self._shared_bus:
             await asyncio.sleep(STOP_SECONDS)
         if self._tasks:

@@ -15,6 +15,7 @@ from nestbox.store.notices import Notices
 from nestbox.store.offline import Offline
 from nestbox.store.passwords import PasswordError, ScramKeys
 from nestbox.store.private import Private
+from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
 from nestbox.store.schema import REVISION
 from nestbox.store.vcards import Vcards
@@ -23,11 +24,13 @@ from nestbox.store.writers import MariaWriter, SqliteWriter
 __all__ = [
     "Account",
     "AccountExists",
+    "Affiliate",
     "ArchiveRow",
     "NoSuchAccount",
     "Page",
     "PasswordError",
     "Prefs",
+    "RoomRow",
     "RosterItem",
     "ScramKeys",
     "Store",
@@ -50,6 +53,7 @@ class Store:
         self.private = Private(database)
         self.blocking = Blocking(database)
         self.notices = Notices(database)
+        self.rooms = Rooms(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

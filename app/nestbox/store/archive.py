@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Column, ColumnElement, Select, delete, func, select
+from sqlalchemy import Column, ColumnElement, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.store import partitions
 from nestbox.store.database import Database
-from nestbox.store.schema import accounts, archive, archive_prefs, offline
+from nestbox.store.rooms import archive_owner
+from nestbox.store.schema import accounts, archive, archive_prefs, offline, rooms
 from nestbox.store.upsert import upsert
 
 __all__ = ["Archive", "ArchiveRow", "Maintained", "Page", "Prefs"]
@@ -59,7 +60,7 @@ class Maintained:
 
 
 class Archive:
-    """Every method may raise StoreError. ``owner`` is the id of the account whose archive it is."""
+    """Every method may raise StoreError. ``owner`` is the id of the account, or `archive_owner` of the room."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -79,7 +80,8 @@ class Archive:
     ) -> Page:
         """One page. ``start`` and ``end`` are Unix milliseconds, inclusive; ``after`` and ``before`` ids, exclusive.
 
-        ``with_`` is a bare JID; ``backward`` takes the last ``limit`` rows of what matches, the first otherwise.
+        ``with_`` is an address as the rows have it; ``backward`` takes the last ``limit`` rows of what matches, not
+        the first.
         """
         if limit <= 0:
             return Page([], False)
@@ -106,6 +108,12 @@ class Archive:
         async with self._database.read() as connection:
             first, last = (await connection.execute(query)).one()
         return None if first is None else (first, last)
+
+    async def replace(self, owner: int, id: int, stanza: bytes) -> None:
+        """Put another stanza in the place of one, such as what is left of a retracted message."""
+        statement = update(archive).where(archive.c.owner == owner, archive.c.id == id).values(stanza=stanza)
+        async with self._database.write() as connection:
+            await connection.execute(statement)
 
     async def prefs(self, owner: int) -> Prefs:
         """The account's preferences, or the defaults."""
@@ -151,6 +159,7 @@ class Archive:
             kept = await _owners(connection, archive.c.owner)
             waiting = await _owners(connection, offline.c.user_id)
             known = set((await connection.execute(select(accounts.c.id))).scalars())
+            known.update(archive_owner(room) for room in (await connection.execute(select(rooms.c.id))).scalars())
         removals = [delete(archive).where(archive.c.owner == owner) for owner in kept if owner not in known]
         removals += [delete(offline).where(offline.c.user_id == owner) for owner in waiting if owner not in known]
         if cutoff is not None:

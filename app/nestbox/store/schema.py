@@ -185,3 +185,32 @@ notices_seen = Table(
     Column("id", BigInteger, nullable=False),
     **OPTIONS,
 )
+
+# The archive of a room is in ``archive`` under the negative of its id.
+rooms = Table(
+    "rooms",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("name", Name(LOCAL_BYTES), nullable=False, unique=True),
+    Column("listed", Boolean, nullable=False),  # whether disco shows it to everybody
+    Column("secret", LargeBinary(32).with_variant(VARBINARY(32), "mysql"), nullable=False),  # of XEP-0421
+    Column("config_json", Blob, nullable=False),
+    Column("subject_json", Blob, nullable=False),
+    Column("vcard", Blob),
+    sqlite_autoincrement=True,  # a new room must never find an old one's archive
+    **OPTIONS,
+)
+
+room_affiliations = Table(
+    "room_affiliations",
+    metadata,
+    Column("room_id", Id, ForeignKey("rooms.id"), primary_key=True, autoincrement=False),
+    Column("jid", Name(BARE_JID_BYTES), primary_key=True),
+    Column("affiliation", Name(8), nullable=False),  # owner, admin, member, outcast
+    Column("nick", Blob),  # reserved for this member, UTF-8
+    Column("reason", Blob),
+    # The account, where there was one: whoever gets its name later must not get its rights.
+    Column("user_id", Id, ForeignKey("accounts.id"), info={"account": True}),
+    Index("room_affiliations_user", "user_id", "affiliation"),
+    **OPTIONS,
+)

@@ -68,6 +68,9 @@ async def values(bus):
     assert await bus.hget("h", "message") == b"subscribe"
     assert await bus.hdel("h", "message", "none") == 1 and await bus.hdel("h", "none") == 0
     assert await bus.delete("h") == 1 and await bus.delete("h") == 0
+    assert await bus.swap("s", "f", None, b"1") == b"1" and await bus.swap("s", "f", None, b"2") == b"1"
+    assert await bus.swap("s", "f", b"2", None) == b"1" and await bus.swap("s", "f", b"1", b"2") == b"2"
+    assert await bus.swap("s", "f", b"2", None) is None and await bus.hgetall("s") == {}
     await bus.set("k", b"v", None)
     assert await bus.get("k") == b"v" and await bus.take("k") == b"v"
     assert await bus.take("k") is None and await bus.get("k") is None

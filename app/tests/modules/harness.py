@@ -87,6 +87,14 @@ class FakeBus:
     async def hgetall(self, key: str) -> dict[str, bytes]:
         return dict(self.hub.hashes.get(key, {}))
 
+    async def swap(self, key: str, field: str, old: bytes | None, new: bytes | None) -> bytes | None:
+        found = self.hub.hashes.setdefault(key, {})
+        if found.get(field) == old:
+            found.pop(field, None)
+            if new is not None:
+                found[field] = new
+        return found.get(field)
+
     async def set(self, key: str, value: bytes, ttl: float | None = None) -> None:
         self.hub.values[key] = value
 
