@@ -56,6 +56,7 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         request, *lines = head.decode().splitlines()
         path = request.split()[1]
         headers = [line.split(": ", 1) for line in lines if line]
+        await reader.readexactly(sum(int(value) for name, value in headers if name.lower() == "content-length"))
         if path == "/xmpp-websocket":
             key = next(value for name, value in headers if name.lower() == "sec-websocket-key")
             accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest())

@@ -45,7 +45,7 @@ _NOBODY: dict[str, Entry] = {}
 class Entry(msgspec.Struct, array_like=True):
     """A bound session. ``priority`` is None until it sends presence; ``uid`` tells two holders of one address apart.
 
-    ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp or websocket.
+    ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp, websocket or bosh.
     """
 
     bare: str
@@ -180,7 +180,7 @@ class Registry:
         self._entries: dict[str, dict[str, Entry]] = {}
         self._handlers: dict[type, Callable[..., None]] = {}
         self._parts: dict[str, tuple[Callable[[int, bytes], None], Callable[[int, bytes], None]]] = {}
-        self.on(Part, lambda op: self._parts[op.module][0](op.worker, op.data))
+        self.on(Part, self._part)
         # Called for an entry of a dead worker: its presence must be taken back.
         self.lost: Callable[[Entry], None] = lambda entry: None
         # On every worker: an entry is new or changed; is no more (or was put away to be resumed); all were read anew;
@@ -298,6 +298,13 @@ class Registry:
     ) -> None:
         """Say who takes (worker that sent it, data) of a `Part`; and who hears of one whose addressee is dead."""
         self._parts[module] = (handler, undelivered)
+
+    def _part(self, op: Part) -> None:
+        handler, _ = self._parts.get(op.module, (None, None))
+        if handler is None:  # the other runs another release, or we have only begun
+            _log.info("nothing here takes what a %s on worker %d says", op.module, op.worker)
+        else:
+            handler(op.worker, op.data)
 
     def part_undelivered(self, worker: int, op: Part) -> None:
         """Nobody took what we sent to another worker."""

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from nestbox.http.bosh import BoshHandler
 from nestbox.http.health import Health, HealthHandler
 from nestbox.http.metrics import Metrics, MetricsHandler
 from nestbox.http.page import NotFoundHandler, Page
 from nestbox.http.webchat import WebChatHandler
 from nestbox.http.well_known import HostMetaHandler
+from nestbox.net.bosh import Bosh
 from nestbox.net.listen import bind
 from nestbox.net.transport import MakeReceiver, TransportOptions
 from nestbox.net.websocket import XmppWebSocketHandler
@@ -44,20 +46,23 @@ def make_app(
     *,
     make_receiver: MakeReceiver,
     websockets: TransportOptions,
+    bosh: Bosh,
     problem: Callable[[], str | None],
     trusted: bool,
 ) -> Application:
     """The routes that clients reach. ``trusted`` says that only HAProxy connects, whose X-Forwarded headers count."""
+    origins = frozenset((config.https_url, *config.web.origins))
     websocket = {
         "make_receiver": make_receiver,
         "options": websockets,
         "max_message": config.limits.stanza_bytes_before_login,
         "trusted": trusted,
-        "origins": frozenset((config.https_url, *config.web.origins)),
+        "origins": origins,
     }
     routes = [
         (r"/healthz", HealthHandler, {"worker": worker, "problem": problem}),
         (r"/xmpp-websocket", _WebSocketPage, websocket),
+        (r"/http-bind/?", BoshHandler, {"bosh": bosh, "trusted": trusted, "origins": origins}),
         (r"/\.well-known/host-meta(\.json)?", HostMetaHandler, {"https_url": config.https_url}),
     ]
     if config.web.root:
@@ -71,19 +76,21 @@ async def serve_http(
 ) -> Callable[[], Awaitable[None]]:
     """Serve clients and, on a port of its own, metrics; returns what stops that.
 
-    ``transports`` are the limits and counts of TCP; WebSocket gets the same limits. Raises OSError when an address
-    cannot be listened on.
+    ``transports`` are the limits and counts of TCP; WebSocket and BOSH get the same limits. Raises OSError when an
+    address cannot be listened on.
     """
     config = server.config
     websockets = TransportOptions(max_buffer=transports.max_buffer, close_timeout=transports.close_timeout)
+    polls = TransportOptions(max_buffer=transports.max_buffer)
     health = Health(server)
-    metrics = Metrics(server, {"tcp": transports, "websocket": websockets})
+    metrics = Metrics(server, {"tcp": transports, "websocket": websockets, "bosh": polls})
     address = config.address("http", worker)
     routes = make_app(
         config,
         worker,
         make_receiver=connections.accept,
         websockets=websockets,
+        bosh=Bosh(server, connections.accept, polls),
         problem=health.problem,
         trusted=address.startswith("unix:") or config.listen.proxy_protocol,
     )

@@ -248,7 +248,7 @@ class Connection:
         self.username = prepare_localpart(event.username)
         server = self.shared.server
         server.counts.logins += 1
-        if self.transport.kind == "websocket":
+        if self.transport.kind != "tcp":
             self.transport.max_message = server.config.limits.stanza_bytes
 
     async def _bind(self, event: BindRequest) -> None:

@@ -21,7 +21,7 @@ from tornado.web import RequestHandler
 from nestbox.net.transport import MakeReceiver, SocketTransport, TransportOptions
 from nestbox.net.ws_frames import CLOSE, PING, PONG, TEXT, FrameDecoder, FrameError, close_payload, encode, header
 
-__all__ = ["WebSocketTransport", "XmppWebSocketHandler", "client_address", "is_https"]
+__all__ = ["WebSocketTransport", "XmppWebSocketHandler", "client_address", "is_https", "origin_allowed"]
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
@@ -138,6 +138,14 @@ def is_https(request: HTTPServerRequest, trusted: bool) -> bool:
     return request.protocol == "https" or (trusted and request.headers.get("X-Forwarded-Proto") == "https")
 
 
+def origin_allowed(request: HTTPServerRequest, origins: Collection[str]) -> bool:
+    """Whether the page that asks may: ours, or one of ``origins``. Browsers send an Origin, apps need not."""
+    origin = request.headers.get("Origin")
+    if origin is None or origin in origins:
+        return True
+    return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower() != ""
+
+
 class XmppWebSocketHandler(RequestHandler):
     """GET /xmpp-websocket. ``origins`` are the pages of other hosts whose scripts may connect."""
 
@@ -214,12 +222,6 @@ class XmppWebSocketHandler(RequestHandler):
             return 400, "The Sec-WebSocket-Key is malformed."
         if "xmpp" not in [word.strip() for word in headers.get("Sec-WebSocket-Protocol", "").split(",")]:
             return 400, "The WebSocket subprotocol must be xmpp (RFC 7395, section 3.1)."
-        if not self._origin_allowed(headers.get("Origin")):
+        if not origin_allowed(self.request, self._origins):
             return 403, "This page may not connect to this server."
         return None
-
-    def _origin_allowed(self, origin: str | None) -> bool:
-        """Browsers send an Origin, apps need not."""
-        if origin is None or origin in self._origins:
-            return True
-        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower() != ""

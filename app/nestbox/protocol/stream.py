@@ -74,7 +74,7 @@ class Stream:
         self,
         options: StreamOptions,
         *,
-        framing: Literal["tcp", "websocket"],
+        framing: Literal["tcp", "websocket", "bosh"],
         secure: bool,
         certificate_hash: bytes | None,
     ) -> None:

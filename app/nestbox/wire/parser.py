@@ -102,6 +102,7 @@ class Parser:
         expat.CommentHandler = expat.ProcessingInstructionHandler = expat.StartDoctypeDeclHandler = self._restricted
         if header is None:
             self._declared: dict[str | None, str | None] = {}
+            self._prefixes: tuple[bytes, ...] = ()
             expat.XmlDeclHandler = self._declaration
             expat.StartNamespaceDeclHandler = self._declared.__setitem__
             expat.StartElementHandler = self._stream_open
@@ -135,6 +136,7 @@ class Parser:
         self.expat.StartNamespaceDeclHandler = None
         raw_name = _start_tag(self.buffer, self.position())[1]
         declared = self._declared
+        self._prefixes = tuple(prefix.encode() + b":" for prefix in declared if prefix)
         self.header = _header(raw_name, tuple(sorted((prefix or "", uri or "") for prefix, uri in declared.items())))
         self.events.append(StreamOpen(_clark(name), _clark_all(attributes), declared.get(None)))
 

@@ -54,15 +54,15 @@ async def test_host_meta(site):
     answer = await site.get("/.well-known/host-meta")
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["content-type"].startswith("application/xrd+xml")
-    [link] = ElementTree.fromstring(answer.body)
-    assert link.tag == "{http://docs.oasis-open.org/ns/xri/xrd-1.0}Link"
-    expected = {
-        "rel": "urn:xmpp:alt-connections:websocket",
-        "href": "wss://nestbox.test:8443/xmpp-websocket",
-    }
-    assert link.attrib == expected
+    links = list(ElementTree.fromstring(answer.body))
+    assert {link.tag for link in links} == {"{http://docs.oasis-open.org/ns/xri/xrd-1.0}Link"}
+    expected = [
+        {"rel": "urn:xmpp:alt-connections:websocket", "href": "wss://nestbox.test:8443/xmpp-websocket"},
+        {"rel": "urn:xmpp:alt-connections:xbosh", "href": "https://nestbox.test:8443/http-bind"},
+    ]
+    assert [link.attrib for link in links] == expected
     answer = await site.get("/.well-known/host-meta.json")
-    assert json.loads(answer.body) == {"links": [expected]}
+    assert json.loads(answer.body) == {"links": expected}
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["content-type"].startswith("application/json")
 

@@ -52,10 +52,14 @@ class Client:
         except (ConnectionError, ssl.SSLError):
             return False
 
-    def request(self, path: str, host: str = "nestbox.test", *headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Send a GET and return status, headers (lower case) and body."""
-        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]
-        self.socket.sendall("\r\n".join(lines).encode())
+    def request(
+        self, path: str, host: str = "nestbox.test", *headers: str, post: str = ""
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Send a GET, or a POST of some text, and return status, headers (lower case) and body."""
+        lines = [f"{'POST' if post else 'GET'} {path} HTTP/1.1", f"Host: {host}", *headers]
+        if post:
+            lines.append(f"Content-Length: {len(post)}")
+        self.socket.sendall("\r\n".join([*lines, "", post]).encode())
         status = int(self.file.readline().split()[1])
         answered = {}
         while line := self.file.readline().strip():

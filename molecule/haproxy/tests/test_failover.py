@@ -6,11 +6,11 @@ import pytest
 from clients import Client, admin, server_states, tls_context, workers_met, xmpp_worker
 from conftest import wait_for
 
-BACKENDS = ["be_http", "be_websocket", "be_c2s", "be_c2s_tls"]
+BACKENDS = ["be_http", "be_websocket", "be_bosh", "be_c2s", "be_c2s_tls"]
 
 
 def all_states(host, worker: int, state: str) -> bool:
-    """Tell whether the worker has that state in all four backends."""
+    """Tell whether the worker has that state in all backends."""
     states = server_states(host, worker)
     return sorted(states) == sorted(BACKENDS) and all(value.startswith(state) for value in states.values())
 

@@ -66,6 +66,16 @@ def test_a_websocket_is_one_tunnel_to_one_worker(host, address):
         assert client.echoes() and client.echoes()
 
 
+@pytest.mark.parametrize("worker", [1, 2])
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_bosh_request_goes_to_the_worker_of_its_session(host, address, worker, quote):
+    with Client(address, 443, tls_context(host, "http/1.1")) as client:
+        for rid in range(4):
+            body = f"<body rid={quote}{rid}{quote} sid={quote}{worker}-abc{quote}/>"
+            status, _, answer = client.request("/http-bind", post=body)
+            assert status == 200 and json.loads(answer)["worker"] == worker
+
+
 def test_5222_is_passed_through_and_the_worker_learns_who_calls(address):
     with Client(address, 5222) as client:
         own = client.socket.getsockname()
