@@ -74,9 +74,12 @@ class Users:
         self._changes = 0  # of any account, to notice one while an account is being read
         self._recent: OrderedDict[str, User] = OrderedDict()
         self._live: WeakValueDictionary[str, User] = WeakValueDictionary()
+        self._outdated: set[str] = set()  # in memory, but changed and not read again yet
 
     def peek(self, username: str) -> User | None:
         """The account if it is in memory, `ABSENT` if it is known not to exist, None if the store must be asked."""
+        if self._outdated and username in self._outdated:
+            return None
         return self._recent.get(username) or self._live.get(username)
 
     async def load(self, username: str) -> User | None:
@@ -103,10 +106,14 @@ class Users:
             user.contacts = None
 
     async def changed(self, username: str) -> None:
-        """Read an account again if it is in memory: someone changed it, here or on another worker."""
+        """Read an account again if it is in memory: someone changed it, here or on another worker.
+
+        Until then the store is asked, so that what comes after the change is dealt with as the change says.
+        """
         self._changes += 1
         user = self._recent.pop(username, None) or self._live.get(username)
         if user is not None:
+            self._outdated.add(username)
             await self._read(username, None if user is ABSENT else user)
 
     async def _read(self, username: str, user: User | None) -> User:
@@ -117,6 +124,7 @@ class Users:
             if account is not None:
                 blocked = frozenset(await self._store.blocking.list(account.id))
                 prefs = await self._store.archive.prefs(account.id)
+        self._outdated.discard(username)
         if account is None:
             if user is not None:
                 user.enabled = False
