@@ -1,0 +1,105 @@
+"""Other people's clients against a live server: JavaScript's libraries in Node, slixmpp, the web chat in Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.node import NodeClient, install
+from tests.clients.site import DOMAIN, Site
+from tests.databases import MariaDB, mariadb
+from tests.live.conftest import Person, quiet
+
+__all__ = ["mariadb", "quiet"]
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for the domain, its hosts and this machine, signed by itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN},DNS:localhost,IP:127.0.0.1"
+    command = ["openssl", "req", *options.split(), "-subj", f"/CN={DOMAIN}", "-addext", names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture(scope="session")
+def sites(tls: tuple[Path, Path], request: pytest.FixtureRequest) -> Iterator[Callable[[str], Site]]:
+    """``sites("sqlite")``, ``sites("mariadb")``: the running server on that database, one for all tests."""
+    running: dict[str, Site] = {}
+    folders = []
+
+    def get(kind: str) -> Site:
+        if kind not in running:
+            folders.append(tempfile.TemporaryDirectory(prefix="nestbox-site-"))  # short: a socket's path has 107 bytes
+            folder = Path(folders[-1].name)
+            server: MariaDB | None = request.getfixturevalue("mariadb") if kind == "mariadb" else None
+            site = Site(folder, server.create() if server else f"sqlite:///{folder}/nestbox.db", *tls, None)
+            running[kind] = site
+            asyncio.run(site.prepare())
+            site.start()
+        return running[kind]
+
+    yield get
+    for site in running.values():
+        site.stop()
+    for folder in folders:
+        folder.cleanup()
+
+
+@pytest.fixture
+def site(sites: Callable[[str], Site], request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The running server."""
+    site = sites(getattr(request, "param", "mariadb"))
+    begin = site.log.stat().st_size
+    yield site
+    # What a worker could not explain is a fault, whatever the clients saw.
+    said = site.log.read_bytes()[begin:].decode()
+    assert "Traceback" not in said, said
+
+
+@pytest.fixture
+async def names(site: Site) -> list[str]:
+    """Three new accounts."""
+    return await site.accounts()
+
+
+@pytest.fixture(scope="session")
+def libraries() -> Path:
+    """The folder of JavaScript's clients."""
+    return install()
+
+
+@pytest.fixture
+async def node(site: Site, libraries: Path) -> AsyncIterator[object]:
+    """``node(XmppClient, "anna1")``: a client that is told to leave at the end."""
+    clients: list[NodeClient] = []
+
+    def make(kind: type[NodeClient], name: str, resource: str = "phone") -> NodeClient:
+        clients.append(kind(libraries, site, name, resource))
+        return clients[-1]
+
+    yield make
+    await asyncio.gather(*(client.leave() for client in clients))
+
+
+@pytest.fixture
+async def person(site: Site) -> AsyncIterator[object]:
+    """``await person("anna1", 2)``: slixmpp, online at worker 2; all leave at the end."""
+    people: list[Person] = []
+
+    async def come(name: str, worker: int, resource: str = "phone", kind: type[Person] = Person) -> Person:
+        somebody = kind(name, resource, site)
+        people.append(somebody)
+        return await somebody.come(worker)
+
+    yield come
+    for somebody in people:
+        await somebody.leave()
