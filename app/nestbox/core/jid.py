@@ -11,6 +11,8 @@ from precis_i18n import get_profile
 
 __all__ = ["JID", "parse_jid", "prepare_domain", "prepare_localpart", "prepare_resource"]
 
+RFCS = ("RFC 7622",)
+
 _USERNAME = get_profile("UsernameCaseMapped")
 _OPAQUE = get_profile("OpaqueString")
 _FORBIDDEN_LOCAL = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1

@@ -12,13 +12,13 @@ from nestbox import __version__
 from nestbox import config as configuration
 from nestbox.bus import BusError
 from nestbox.config import ConfigError
-from nestbox.ctl import sessions, status, transfer, upkeep, users
+from nestbox.ctl import describe, sessions, status, transfer, upkeep, users
 from nestbox.ctl.context import CommandError, become_server
 from nestbox.store import PasswordError, StoreError
 
 __all__ = ["main"]
 
-Run = Callable[..., Coroutine[object, object, int | None]]
+Run = Callable[..., "Coroutine[object, object, int | None] | int | None"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,9 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     os.umask(0o077)  # what is made here, a database of SQLite or an export, is for nobody else
     try:
-        if args.run is upkeep.check:
-            upkeep.check(args)
-            return 0
+        if not asyncio.iscoroutinefunction(args.run):  # it needs no server
+            return args.run(args) or 0
         config = configuration.load(args.config)
         if hasattr(args, "prepare"):
             args.prepare(args)  # opens files as the one who called
@@ -74,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     check = _add(config, "check", upkeep.check, "Check a configuration file.", "nestboxctl config check new.yml")
     check.add_argument("file", metavar="FILE", nargs="?", help="the file to check, if not the one of --config")
     upkeep.add_parsers(commands, _add)
+    describe.add_parsers(commands, _add)
     return parser
 
 

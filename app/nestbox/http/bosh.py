@@ -7,12 +7,15 @@ from collections.abc import Collection
 
 from tornado.web import stream_request_body
 
+from nestbox import Xep
 from nestbox.http.page import Page
 from nestbox.net.bosh import Bosh
 from nestbox.net.bosh_session import Answer
 from nestbox.net.websocket import client_address, is_https, origin_allowed
 
 __all__ = ["BoshHandler"]
+
+XEPS = (Xep(124, "1.11.2"), Xep(206, "1.4"))
 
 _HEAD = 4096  # bytes of a request in which its session must be named
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from xml.sax.saxutils import quoteattr
 
+from nestbox import Xep
 from nestbox.http.page import Page
 
 __all__ = ["HostMetaHandler"]
+
+XEPS = (Xep(156, "1.4.0"),)
 
 _RELATION = "urn:xmpp:alt-connections:"
 

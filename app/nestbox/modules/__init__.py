@@ -6,20 +6,14 @@ A module says what it implements in ``XEPS`` or ``RFCS`` and joins in by ``setup
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from nestbox import Xep
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
 
 __all__ = ["MODULES", "Xep", "setup_all"]
-
-
-class Xep(NamedTuple):
-    """A XEP that a module implements: its number, the version read, and what is left out, if anything."""
-
-    number: int
-    version: str
-    note: str = ""
 
 
 # In the order in which they are set up.

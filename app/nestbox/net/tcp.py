@@ -7,12 +7,15 @@ import ipaddress
 import logging
 import ssl
 
+from nestbox import Xep
 from nestbox.net.listen import bind
 from nestbox.net.proxy import ProxyError, parse
 from nestbox.net.tls import TlsCodec
 from nestbox.net.transport import MakeReceiver, SocketTransport, TransportOptions
 
 __all__ = ["Listener", "TcpTransport", "listen"]
+
+XEPS = (Xep(368, "1.1.0"),)
 
 _log = logging.getLogger("nestbox.net")
 

@@ -15,6 +15,8 @@ from asn1crypto import x509
 
 __all__ = ["TlsCodec", "TlsContext", "TlsError", "certificate_hash"]
 
+RFCS = ("RFC 7590",)
+
 # A memory BIO keeps the size it once had, so it is filled and emptied in small steps.
 _STEP = 4096
 # Read into by every connection in turn: nothing is kept here between calls.

@@ -23,6 +23,8 @@ from nestbox.net.ws_frames import CLOSE, PING, PONG, TEXT, FrameDecoder, FrameEr
 
 __all__ = ["WebSocketTransport", "XmppWebSocketHandler", "client_address", "is_https", "origin_allowed"]
 
+RFCS = ("RFC 7395",)
+
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 

@@ -6,9 +6,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nestbox import Xep
 from nestbox.wire import ns
 
 __all__ = ["StreamOptions", "after_authentication", "before_authentication", "mechanisms"]
+
+XEPS = (Xep(440, "1.0.0"), Xep(478, "0.2.0"))
 
 
 @dataclass(slots=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from nestbox import Xep
 from nestbox.core.errors import StreamError
 
 __all__ = ["AckQueue", "HandledCountTooHigh"]
+
+XEPS = (Xep(198, "1.6.3"),)
 
 _WRAP = 2**32  # h is an unsignedInt that begins again at 0
 

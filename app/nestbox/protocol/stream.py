@@ -43,6 +43,8 @@ __all__ = [
     "Nonza", "ResumeRequest", "StanzaReceived", "StartTls", "Stream", "StreamOptions",
 ]  # fmt: skip
 
+RFCS = ("RFC 6120",)
+
 _BIND = f"{{{ns.BIND}}}bind"
 _RESOURCE = f"{{{ns.BIND}}}resource"
 _LANG = f"{{{ns.XML}}}lang"
