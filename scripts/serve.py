@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -10,16 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-import jinja2
+import web_chat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".serve"
 CONFIG = STATE / "nestbox.yml"
-ROLE = ROOT / "roles" / "web_client"
 DOMAIN = "localhost"
 USER = "ada"
 HTTP, C2S = 5280, 5222
@@ -65,37 +62,6 @@ def certificate() -> None:
         "-out",
         STATE / "cert.pem",
     )
-
-
-def web_chat() -> Path | None:
-    """Build the web chat as role web_client does; None when npm is not there."""
-    told = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text()) | {"web_client_domain": DOMAIN}
-    version, cache = told["web_client_version"], ROOT / ".cache" / "nestbox" / "web"
-    package, web = cache / f"converse.js-{version}.tgz", STATE / "web"
-    if not package.exists():
-        if not shutil.which("npm"):
-            print("No web chat: it comes from npm, which is not installed.", file=sys.stderr)
-            return None
-        cache.mkdir(parents=True, exist_ok=True)
-        run("npm", "pack", "--silent", "--pack-destination", cache, f"converse.js@{version}")
-    if hashlib.sha512(package.read_bytes()).hexdigest() != told["web_client_sha512"]:
-        package.unlink()
-        sys.exit(
-            f"serve: npm brought another converse.js {version} than the one pinned in roles/web_client/defaults/main.yml."
-        )
-    if not (web / "dist").exists():
-        with tarfile.open(package) as archive:
-            archive.extractall(
-                STATE / "package", [m for m in archive if m.name.startswith("package/dist/")], filter="data"
-            )
-        web.mkdir(exist_ok=True)
-        (STATE / "package" / "package" / "dist").rename(web / "dist")
-        shutil.rmtree(STATE / "package")
-    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(ROLE / "templates"))
-    pages.filters["to_json"] = json.dumps
-    for name in pages.list_templates():
-        (web / name.removesuffix(".j2")).write_text(pages.get_template(name).render(told))
-    return web
 
 
 def configuration(web: Path | None) -> None:
@@ -144,7 +110,7 @@ def main() -> None:
     STATE.mkdir(mode=0o700, exist_ok=True)
     (STATE / ".gitignore").write_text("*\n")
     certificate()
-    configuration(web_chat())
+    configuration(web_chat.build(STATE / "web", DOMAIN))
     ctl = [ROOT / ".venv" / "bin" / "nestboxctl", "--config", CONFIG]
     run(*ctl, "migrate")
     account(ctl)

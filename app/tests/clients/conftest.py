@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.browser import Browser, build
 from tests.clients.node import NodeClient, install
 from tests.clients.site import DOMAIN, Site
 from tests.databases import MariaDB, mariadb
@@ -31,7 +32,9 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def sites(tls: tuple[Path, Path], request: pytest.FixtureRequest) -> Iterator[Callable[[str], Site]]:
+def sites(
+    tls: tuple[Path, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Site]]:
     """``sites("sqlite")``, ``sites("mariadb")``: the running server on that database, one for all tests."""
     running: dict[str, Site] = {}
     folders = []
@@ -41,7 +44,8 @@ def sites(tls: tuple[Path, Path], request: pytest.FixtureRequest) -> Iterator[Ca
             folders.append(tempfile.TemporaryDirectory(prefix="nestbox-site-"))  # short: a socket's path has 107 bytes
             folder = Path(folders[-1].name)
             server: MariaDB | None = request.getfixturevalue("mariadb") if kind == "mariadb" else None
-            site = Site(folder, server.create() if server else f"sqlite:///{folder}/nestbox.db", *tls, None)
+            database = server.create() if server else f"sqlite:///{folder}/nestbox.db"
+            site = Site(folder, database, *tls, build(tmp_path_factory.mktemp("web") / "current"))
             running[kind] = site
             asyncio.run(site.prepare())
             site.start()
@@ -103,3 +107,16 @@ async def person(site: Site) -> AsyncIterator[object]:
     yield come
     for somebody in people:
         await somebody.leave()
+
+
+@pytest.fixture
+async def web_chat(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[object]:
+    """``await web_chat("anna1")``: somebody in the web chat; a screenshot of each is left in .test."""
+    async with Browser(site) as browser:
+        try:
+            yield browser.chat
+        finally:
+            for number, chat in enumerate(browser.chats, 1):
+                await chat.screenshot(f"{request.node.name}-{number}")
+        for chat in browser.chats:
+            chat.check()
