@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from nestbox.core.registry import Entry
     from nestbox.core.session import Session
     from nestbox.core.users import User
+    from nestbox.wire.element import Element
     from nestbox.wire.stanza import Stanza
 
-__all__ = ["Hook", "Hooks", "MessageContext"]
+__all__ = ["AsyncHook", "Hook", "Hooks", "MessageContext"]
 
 P = ParamSpec("P")
 _log = logging.getLogger("nestbox.hooks")
@@ -51,6 +52,22 @@ class Hook(Generic[P]):
             except Exception:
                 _log.exception("handler %s failed", handler.__qualname__)
         return False
+
+
+class AsyncHook(Generic[P]):
+    """Coroutines that belong to an iq's work: they are awaited before it is answered, and what they raise fails it."""
+
+    def __init__(self) -> None:
+        self._handlers: list[Callable[P, Awaitable[None]]] = []
+
+    def add(self, handler: Callable[P, Awaitable[None]]) -> None:
+        """Add a handler; they run in the order in which they came."""
+        self._handlers.append(handler)
+
+    async def run(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Await the handlers, one after the other."""
+        for handler in self._handlers:
+            await handler(*args, **kwargs)
 
 
 @dataclass(slots=True)
@@ -96,6 +113,18 @@ class Hooks:
     session_available: Hook[[Session]] = field(default_factory=Hook)
     session_resumed: Hook[[Session]] = field(default_factory=Hook)
     session_ended: Hook[[Session]] = field(default_factory=Hook)
+    # A client's available presence, before it is kept and goes out: what the server adds to it.
+    presence_out: Hook[[Session, Stanza]] = field(default_factory=Hook)
+    # A client's undirected presence, after it went out: available, or unavailable.
+    presence_sent: Hook[[Session, Stanza]] = field(default_factory=Hook)
+    # What a session asks to be notified of: the nodes that it had not asked for before (XEP-0163, section 4.2).
+    interests: Hook[[Session, frozenset[str]]] = field(default_factory=Hook)
+    # A contact may see an account's presence from now on (bare JIDs of the account and of the contact).
+    contact_approved: Hook[[str, str]] = field(default_factory=Hook)
+    # The account has stored its vCard; or an element in its private storage; or changed what a node of its own has.
+    vcard_stored: AsyncHook[[User, Element]] = field(default_factory=AsyncHook)
+    private_stored: AsyncHook[[User, Element]] = field(default_factory=AsyncHook)
+    pep_changed: AsyncHook[[User, str]] = field(default_factory=AsyncHook)
     # An account is gone (bare JID, username); its rows are erased already.
     account_deleted: Hook[[str]] = field(default_factory=Hook)
 

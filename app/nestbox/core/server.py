@@ -25,6 +25,7 @@ from nestbox.wire.stanza import readdress
 if TYPE_CHECKING:
     from nestbox.bus.base import Bus
     from nestbox.config import Config
+    from nestbox.core.hooks import IqContext
     from nestbox.core.ids import IdSource
     from nestbox.core.jid import JID
     from nestbox.store import Store
@@ -70,6 +71,9 @@ class Server:
         # Features for XEP-0030: of the host, and of accounts' bare JIDs.
         self.host_features: set[str] = set()
         self.account_features: set[str] = set()
+        # What an account's bare JID is, as (category, type); and who answers for its nodes (XEP-0163).
+        self.account_identities: list[tuple[str, str]] = [("account", "registered")]
+        self.account_disco: Callable[[IqContext], Awaitable[Element]] | None = None
         # Nodes under which the host's features are known, too (XEP-0115).
         self.host_nodes: set[str] = set()
         # Who knows other nodes of the host: (tag of the query, node, sender) -> the answer, None for "not mine".

@@ -63,12 +63,15 @@ class Session:
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged.
+    ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
+    asks to hear of (XEP-0163, section 4.2).
     """
 
     __slots__ = (
         "asked",
         "away_since",
         "blocking_pushes",
+        "caps",
         "directed",
         "ended",
         "entry",
@@ -78,6 +81,7 @@ class Session:
         "interested",
         "jid",
         "link",
+        "notify",
         "overflow",
         "pending",
         "presence",
@@ -103,6 +107,8 @@ class Session:
         self.away_since = 0.0
         self.handling: asyncio.Future[None] | None = None
         self.overflow: Callable[[Session], None] | None = None
+        self.caps: tuple[str, str, str] | None = None
+        self.notify: frozenset[str] = frozenset()
         # stream management (XEP-0198)
         self.sm: AckQueue | None = None
         self.sm_id: str | None = None

@@ -22,7 +22,8 @@ class User:
 
     ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``,
     ``to``, ``from``, ``both``, and is None until the roster was needed, while ``roster_epoch`` counts its changes;
-    ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions.
+    ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions; ``photo`` the SHA-1 of the account's
+    picture (XEP-0153), '' for none.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class User:
         "enabled",
         "id",
         "jid",
+        "photo",
         "roster_epoch",
         "username",
     )
@@ -50,6 +52,7 @@ class User:
         self.archive = "always"
         self.archive_always: frozenset[str] = frozenset()
         self.archive_never: frozenset[str] = frozenset()
+        self.photo = ""
 
     def blocks(self, jid: JID) -> bool:
         """Whether the account has blocked an address (XEP-0191, section 2); never itself."""
@@ -138,6 +141,7 @@ class Users:
         user.archive = prefs.default
         user.archive_always = frozenset(prefs.always)
         user.archive_never = frozenset(prefs.never)
+        user.photo = account.photo
         user.roster_epoch += 1
         user.contacts = None
         self._live[username] = user

@@ -36,6 +36,7 @@ MODULES = (
     "last_activity",
     "vcard",
     "private_storage",
+    "pubsub",
     "legacy_session",
     "caps",  # last: it hashes the features of all the others
 )

@@ -27,7 +27,7 @@ XEPS = (Xep(334, "1.0.0"),)
 ONE_TO_ONE = frozenset((None, "normal", "chat"))
 NO_STORE = f"{{{ns.HINTS}}}no-store"
 NO_PERMANENT_STORE = f"{{{ns.HINTS}}}no-permanent-store"
-PUBSUB_EVENT = "{http://jabber.org/protocol/pubsub#event}event"
+PUBSUB_EVENT = f"{{{ns.PUBSUB_EVENT}}}event"
 _CHAT_STATES = f"{{{ns.CHAT_STATES}}}"
 # What accompanies something else and means nothing alone.
 _NOTHING_ALONE = (f"{{{ns.HINTS}}}", f"{{{ns.STANZA_ID}}}", "{jabber:client}thread", f"{{{ns.CARBONS}}}private")

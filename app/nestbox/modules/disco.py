@@ -40,12 +40,12 @@ async def check_sees(server: Server, context: IqContext) -> None:
 def host_info(server: Server, node: str | None = None) -> Element:
     """The server's identity and features; XEP-0115 hashes the same."""
     identity = el(IDENTITY, {"category": "server", "type": "im", "name": server.config.name})
-    return _info(identity, server.host_features, node)
+    return _info([identity], server.host_features, node)
 
 
-def _info(identity: Element, features: set[str], node: str | None) -> Element:
+def _info(identities: list[Element], features: set[str], node: str | None) -> Element:
     attributes = {"node": node} if node else {}
-    return el(INFO, attributes, identity, *(el(FEATURE, {"var": feature}) for feature in sorted(features)))
+    return el(INFO, attributes, *identities, *(el(FEATURE, {"var": feature}) for feature in sorted(features)))
 
 
 class _Disco:
@@ -66,9 +66,12 @@ class _Disco:
         raise StanzaError("item-not-found")
 
     async def of_account(self, context: IqContext) -> Element:
+        if context.payload.get("node"):
+            return await self._of_account_node(context)
         await check_sees(self._server, context)
-        _no_node(context)
-        return _info(el(IDENTITY, {"category": "account", "type": "registered"}), self._server.account_features, None)
+        known = self._server.account_identities
+        identities = [el(IDENTITY, {"category": category, "type": kind}) for category, kind in known]
+        return _info(identities, self._server.account_features, None)
 
     def hosts(self, context: IqContext) -> Element:
         node = context.payload.get("node")
@@ -77,14 +80,16 @@ class _Disco:
         return el(ITEMS, None, *(el(ITEM, {"jid": host}) for host in sorted(self._server.router.hosts)))
 
     async def items_of_account(self, context: IqContext) -> Element:
-        await check_sees(self._server, context)
-        _no_node(context)
-        return el(ITEMS)
+        if not context.payload.get("node"):
+            await check_sees(self._server, context)
+        return await self._of_account_node(context)
 
-
-def _no_node(context: IqContext) -> None:
-    if context.payload.get("node"):
-        raise StanzaError("item-not-found")
+    async def _of_account_node(self, context: IqContext) -> Element:
+        """Who may see an account's nodes is for them to say."""
+        answer = self._server.account_disco
+        if answer is None:
+            raise StanzaError("item-not-found")
+        return await answer(context)
 
 
 def setup(server: Server) -> None:

@@ -63,6 +63,7 @@ class _Presence:
 
     async def _available(self, session: Session, stanza: Stanza) -> int:
         priority = _priority(stanza)
+        self._server.hooks.presence_out.run(session, stanza)
         data = _without_to(stanza)
         if len(data) > PRESENCE_BYTES:
             self._server.counts.limits_hit += 1
@@ -81,8 +82,10 @@ class _Presence:
         self._broadcast(user, contacts, session.full, data)
         if before is None:
             await self._arrive(session, contacts)
-        if not session.ended and (before is None or before < 0 <= priority):
-            self._server.hooks.session_available.run(session)
+        if not session.ended:
+            if before is None or before < 0 <= priority:
+                self._server.hooks.session_available.run(session)
+            self._server.hooks.presence_sent.run(session, stanza)
         return 0
 
     async def _arrive(self, session: Session, contacts: dict[str, str]) -> None:
@@ -105,6 +108,7 @@ class _Presence:
         session.presence = None
         session.entry.priority = None
         self._undirect(session, contacts, data)
+        self._server.hooks.presence_sent.run(session, stanza)
         await self._registry.update(session)
         return 0
 
@@ -118,6 +122,7 @@ class _Presence:
                 raise StanzaError("policy-violation", "You have sent your presence to too many.")
             directed.add(address)
             session.directed = directed
+            self._server.hooks.presence_out.run(session, stanza)
         elif stanza.type == "unavailable" and session.directed:
             session.directed.discard(address)
         if to.domain != self._server.router.domain:

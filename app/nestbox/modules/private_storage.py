@@ -47,6 +47,8 @@ class _Private:
             raise StanzaError("resource-constraint", f"An account keeps at most {limit} bytes here.")
         for key, data in rows.items():
             await self._store.put(user_id, key, data)
+        for element in context.payload:
+            await self._server.hooks.private_stored.run(context.session.user, element)
 
 
 def _owner(context: IqContext) -> int:

@@ -120,7 +120,7 @@ class Subscriptions:
         if changed or kind in ("subscribe", "unsubscribe"):
             await self._forward(JID(user.username, router.domain), to, stanza)
         if kind == "subscribed" and changed:
-            self._server.registry.tell_all(Probe([user.jid], to.bare))  # section 3.1.5: now it may see us
+            self._approved(user, to.bare)  # section 3.1.5: now it may see us
 
     async def _forward(self, sender: JID, to: JID, stanza: Stanza) -> None:
         router = self._server.router
@@ -155,7 +155,11 @@ class Subscriptions:
         if old.startswith(_SEEN) and not new.startswith(_SEEN):
             self.hide(user.jid, jid)
         elif kind == "subscribe" and new.startswith(_SEEN):
-            self._server.registry.tell_all(Probe([user.jid], jid))
+            self._approved(user, jid)
+
+    def _approved(self, user: User, contact: str) -> None:
+        self._server.registry.tell_all(Probe([user.jid], contact))
+        self._server.hooks.contact_approved.run(user.jid, contact)
 
     async def _asked(self, user: User, sender: JID, stanza: Stanza, old: str, new: str) -> None:
         if new.startswith(_SEEN):  # it may already, or was approved before it asked (section 3.4)

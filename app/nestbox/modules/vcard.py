@@ -42,6 +42,7 @@ class _Vcards:
             self._server.counts.limits_hit += 1
             raise StanzaError("policy-violation", f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture.")
         await self._server.store.vcards.put(context.session.user.id, data)
+        await self._server.hooks.vcard_stored.run(context.session.user, context.payload)
 
 
 def setup(server: Server) -> None:

@@ -15,6 +15,9 @@ from nestbox.store.notices import Notices
 from nestbox.store.offline import Offline
 from nestbox.store.passwords import PasswordError, ScramKeys
 from nestbox.store.private import Private
+from nestbox.store.pubsub import Pubsub
+from nestbox.store.pubsub_items import PubsubItems
+from nestbox.store.pubsub_people import PubsubPeople
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
 from nestbox.store.schema import REVISION
@@ -54,6 +57,9 @@ class Store:
         self.blocking = Blocking(database)
         self.notices = Notices(database)
         self.rooms = Rooms(database)
+        self.pubsub = Pubsub(database)
+        self.pubsub_items = PubsubItems(database)
+        self.pubsub_people = PubsubPeople(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

@@ -23,13 +23,17 @@ _CHUNK = 500
 
 @dataclass(slots=True)
 class Account:
-    """``created`` is Unix time in seconds; `Accounts.get` fills ``keys``, by hash name (SHA-1, SHA-256, SHA-512)."""
+    """``created`` is Unix time in seconds; `Accounts.get` fills the rest.
+
+    ``keys`` are by hash name (SHA-1, SHA-256, SHA-512); ``photo`` is the SHA-1 of the account's picture, '' for none.
+    """
 
     id: int
     username: str
     enabled: bool
     created: int
     keys: dict[str, ScramKeys] = field(default_factory=dict)
+    photo: str = ""
 
 
 class Accounts:
@@ -97,7 +101,7 @@ class Accounts:
     async def get(self, username: str) -> Account | None:
         """The account of a prepared username, with its keys."""
         query = (
-            select(accounts.c.id, accounts.c.enabled, accounts.c.created, credentials)
+            select(accounts.c.id, accounts.c.enabled, accounts.c.created, accounts.c.photo, credentials)
             .outerjoin_from(accounts, credentials)
             .where(accounts.c.username == username)
         )
@@ -108,7 +112,7 @@ class Accounts:
         keys = {
             row.hash: ScramKeys(row.salt, row.iterations, row.stored_key, row.server_key) for row in rows if row.hash
         }
-        return Account(rows[0].id, username, rows[0].enabled, rows[0].created, keys)
+        return Account(rows[0].id, username, rows[0].enabled, rows[0].created, keys, rows[0].photo or "")
 
     async def list(
         self, prefix: str = "", after: str = "", limit: int = 100, enabled: bool | None = None
@@ -157,6 +161,11 @@ class Accounts:
         ]
         async with self._database.write() as connection:
             await connection.execute(statement, rows)
+
+    async def set_photo(self, user_id: int, photo: str) -> None:
+        """Remember the SHA-1 of an account's picture, '' for none (XEP-0153)."""
+        async with self._database.write() as connection:
+            await connection.execute(update(accounts).where(accounts.c.id == user_id).values(photo=photo or None))
 
     async def last(self, user_id: int) -> tuple[int, str] | None:
         """When an account was last seen, and its last status; None if never."""

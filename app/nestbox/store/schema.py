@@ -19,6 +19,7 @@ REVISION = "0007"  # the newest migration; a test holds it and the tables below 
 
 LOCAL_BYTES = 1023  # RFC 7622, section 3.3
 BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
+NODE_BYTES = 1000  # a pubsub node's name or an item's id; together with a home it fits into a key
 FULL_JID_BYTES = 3060  # with the account id as long as an InnoDB key may be; RFC 7622 allows 3071
 
 
@@ -69,6 +70,7 @@ accounts = Table(
     Column("roster_ver", BigInteger, nullable=False, default=0),
     Column("roster_floor", BigInteger, nullable=False, default=0),  # removals up to here are forgotten
     Column("archive_days", Integer),  # how long its archive is kept; none: as the configuration says
+    Column("photo", Name(40)),  # SHA-1 in hex of the picture in the vCard (XEP-0153)
     sqlite_autoincrement=True,  # a deleted account's id must never come back
     **OPTIONS,
 )
@@ -212,5 +214,74 @@ room_affiliations = Table(
     # The account, where there was one: whoever gets its name later must not get its rights.
     Column("user_id", Id, ForeignKey("accounts.id"), info={"account": True}),
     Index("room_affiliations_user", "user_id", "affiliation"),
+    **OPTIONS,
+)
+
+# A node lives at a home, the address of a pubsub service, and belongs to the account that made it (``user_id``), as
+# does what is in it. ``subject_id`` is the account that a row is about, where it is one of ours.
+pubsub_nodes = Table(
+    "pubsub_nodes",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    account_id(),
+    Column("home", Name(BARE_JID_BYTES), nullable=False),
+    Column("name", Name(NODE_BYTES), nullable=False),
+    Column("config_json", Blob, nullable=False),
+    Column("created", BigInteger, nullable=False),  # Unix time in seconds
+    Index("pubsub_nodes_name", "home", "name", unique=True),
+    Index("pubsub_nodes_user", "user_id"),
+    sqlite_autoincrement=True,
+    **OPTIONS,
+)
+
+
+def _node_id() -> Column[int]:
+    return Column("node_id", Id, ForeignKey("pubsub_nodes.id"), primary_key=True, nullable=False)
+
+
+def _subject_id() -> Column[int]:
+    return Column("subject_id", Id, ForeignKey("accounts.id"), info={"account": True})
+
+
+pubsub_items = Table(
+    "pubsub_items",
+    metadata,
+    _node_id(),
+    Column("name", Name(NODE_BYTES), primary_key=True),
+    account_id(),
+    Column("seq", Id, nullable=False),  # grows with each publication in the node
+    Column("size", Integer, nullable=False),  # bytes, for the account's limit
+    Column("publisher", Name(BARE_JID_BYTES), nullable=False),
+    Column("payload", Blob, nullable=False),
+    Index("pubsub_items_seq", "node_id", "seq"),
+    Index("pubsub_items_user", "user_id", "size"),
+    **OPTIONS,
+)
+
+pubsub_affiliations = Table(
+    "pubsub_affiliations",
+    metadata,
+    _node_id(),
+    Column("jid", Name(BARE_JID_BYTES), primary_key=True),
+    account_id(),
+    _subject_id(),
+    Column("affiliation", Name(16), nullable=False),  # owner, publisher, member, outcast
+    Index("pubsub_affiliations_user", "user_id"),
+    Index("pubsub_affiliations_subject", "subject_id"),
+    **OPTIONS,
+)
+
+pubsub_subscriptions = Table(
+    "pubsub_subscriptions",
+    metadata,
+    _node_id(),
+    Column("jid", Name(FULL_JID_BYTES), primary_key=True),
+    account_id(),
+    _subject_id(),
+    Column("bare", Name(BARE_JID_BYTES), nullable=False),
+    Column("subid", Name(32), nullable=False),
+    Column("state", Name(16), nullable=False),  # subscribed, pending
+    Index("pubsub_subscriptions_user", "user_id"),
+    Index("pubsub_subscriptions_subject", "subject_id"),
     **OPTIONS,
 )

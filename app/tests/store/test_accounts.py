@@ -7,6 +7,9 @@ from sqlalchemy import inspect, text
 from nestbox.store import AccountExists, NoSuchAccount, PasswordError, Prefs, RosterItem, Store
 from nestbox.store.accounts import account_columns
 from nestbox.store.passwords import ITERATIONS, derive
+from nestbox.store.pubsub_items import Item
+from nestbox.store.pubsub_people import Subscription
+from nestbox.store.rooms import Affiliate, RoomRow
 from nestbox.store.schema import metadata
 
 
@@ -102,7 +105,7 @@ async def test_the_last_activity_is_kept(store: Store) -> None:
     assert seconds == 1_800_000_000 and status.startswith("gone fishing ü") and len(status.encode()) <= 1024
 
 
-NOBODYS = {"alembic_version", "notices"}  # tables without a row of any account
+NOBODYS = {"alembic_version", "notices", "rooms"}  # tables without a row of any account
 
 
 async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Store) -> None:
@@ -114,6 +117,14 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
         await store.private.put(user.id, "{ns}tag", b"<tag/>")
         await store.blocking.add(user.id, ["eve@example.org"])
         assert await store.notices.claim(user.id, "motd", 1)
+        affiliates = [Affiliate(f"{user.username}@example.org", "owner", user_id=user.id)]
+        await store.rooms.create(RoomRow(0, user.username, b"secret", b"{}", b"{}", affiliates), listed=False)
+        await store.pubsub.create(user.id, "pubsub.example.org", user.username, b"{}", 0, 9, f"{user.username}@x.org")
+        node = (await store.pubsub.view("pubsub.example.org", user.username, "")).node
+        await store.pubsub_items.publish(node.id, user.id, Item("i", b"<x/>", "alice@x.org", 1), 9, 999)
+        await store.pubsub_people.subscribe(
+            node.id, user.id, user.id, Subscription("", "a@b", "a@b", "pending", "1"), 9
+        )
         await store.archive.set_prefs(user.id, Prefs("roster"))
         store.committer.archive(user.id, 1 << 56, "carol@example.org", b"<message/>")
         store.committer.offline(user.id, 1 << 56, b"<message/>")
