@@ -32,6 +32,8 @@ class Listen(Struct, forbid_unknown_fields=True):
     c2s: str = "unix:/run/nestbox/{worker}/c2s.sock"
     c2s_tls: str = "unix:/run/nestbox/{worker}/c2s-tls.sock"
     metrics: str = "127.0.0.1:915{worker}"
+    # For the hosts in ``components``; only from this machine, as it is not encrypted.
+    component: str = "unix:/run/nestbox/{worker}/component.sock"
     # HAProxy puts a PROXY header before each stream; without HAProxy nobody may send one.
     proxy_protocol: bool = True
 
@@ -79,6 +81,16 @@ class Archive(Struct, forbid_unknown_fields=True):
     days: Natural = 0
 
 
+class Component(Struct, forbid_unknown_fields=True):
+    """A bot or gateway with a host of its own (XEP-0114), and the secret by which it proves its name.
+
+    The secret's characters are those that no program escapes before it hashes them.
+    """
+
+    host: str
+    secret: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/=-]{16,128}$")]
+
+
 class Limits(Struct, forbid_unknown_fields=True):
     """What a client can make grow, in bytes, seconds or pieces."""
 
@@ -109,6 +121,7 @@ class Limits(Struct, forbid_unknown_fields=True):
     room_occupants: Positive = 2_000
     room_affiliations: Positive = 5_000
     room_history: Positive = 50
+    component_connections: Positive = 100
 
 
 class Log(Struct, forbid_unknown_fields=True):
@@ -133,11 +146,12 @@ class Config(Struct, forbid_unknown_fields=True):
     sasl: Sasl = msgspec.field(default_factory=Sasl)
     web: Web = msgspec.field(default_factory=Web)
     archive: Archive = msgspec.field(default_factory=Archive)
+    components: list[Component] = []
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 
     def address(self, name: str, worker: int) -> str:
-        """The address of listener ``name`` ('http', 'c2s', 'c2s_tls', 'metrics') of a worker, '' when it is off."""
+        """The address of a listener of a worker, by its name in `Listen`, '' when it is off."""
         return getattr(self.listen, name).replace("{worker}", str(worker))
 
     @property
@@ -161,8 +175,13 @@ def load(path: str | Path = DEFAULT_PATH) -> Config:
     try:
         config.domain = prepare_domain(config.domain)
         config.admins = [prepare_localpart(admin) for admin in config.admins]
+        for component in config.components:
+            component.host = prepare_domain(component.host)
     except (ValueError, UnicodeError) as error:
         raise ConfigError(f"{path}: {error}.") from error
+    hosts = [config.domain, *(component.host for component in config.components)]
+    if len(set(hosts)) < len(hosts):
+        raise ConfigError(f"{path}: each of the components needs a host of its own, other than {config.domain}.")
     if config.workers > 1 and config.bus.url == "local":
         raise ConfigError(f"{path}: {config.workers} workers need a bus; set bus.url to Valkey's socket.")
     if not config.database.url.startswith(("sqlite:", "mysql:")):

@@ -19,6 +19,7 @@ from nestbox.core.ids import IdSource
 from nestbox.core.server import TICK, Server
 from nestbox.http.app import serve_http
 from nestbox.modules import setup_all
+from nestbox.net.component import listen_for_components
 from nestbox.net.connection import Connections
 from nestbox.net.tcp import listen
 from nestbox.net.tls import TlsContext, TlsError
@@ -97,6 +98,9 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
                 address, connections.accept, proxy=config.listen.proxy_protocol, secure=secure, options=transports
             )
             stack.callback(listener.close)
+    components = await listen_for_components(server, worker)
+    if components is not None:
+        stack.callback(components.close)
     stack.push_async_callback(await serve_http(server, connections, transports, worker))
     return server, connections
 

@@ -151,6 +151,8 @@ class Router:
         try:
             if stanza.kind == "message":
                 outcome = self._message(sender, to, stanza, None)
+            elif stanza.kind == "presence" and to.domain != self.domain:
+                outcome = self.elsewhere(sender, to, stanza, None)
             elif stanza.kind == "presence":
                 outcome = self.presence_in(sender, to, stanza)
             else:

@@ -84,6 +84,8 @@ class Server:
         self.stream_features: list[bytes] = []
         # What a client may send beside stanzas, by tag: handler(session, element).
         self.nonzas: dict[str, object] = {}
+        # Set by XEP-0114 where components are expected: `nestbox.modules.components.Components`.
+        self.components = None
         # What modules do when the worker stops, after its last session.
         self.stopping: list[Callable[[], Awaitable[None]]] = []
         self.started = time.time()

@@ -89,6 +89,9 @@ class Metrics(Collector):
     def _sessions(self) -> Iterator[Metric]:
         server, counts = self._server, self._server.counts
         yield _gauge("nestbox_sessions", "Bound sessions of this worker", {(): len(server.registry.sessions)})
+        if server.components is not None:
+            here = {(c.host,): int(c.host in server.components.here) for c in server.config.components}
+            yield _gauge("nestbox_component_connected", "1 while the component is connected here", here, "component")
         received = {
             ("message",): counts.messages_in,
             ("presence",): counts.presences_in,

@@ -93,6 +93,9 @@ class _Presence:
         user = session.user
         seen = [jid for jid, state in contacts.items() if state in _SEEN_BY_US and not _blocks(user, jid)]
         self._registry.tell_all(Probe([user.jid, *seen], session.full))
+        domain = self._server.router.domain
+        elsewhere = [jid for jid in seen if jid.rpartition("@")[2] != domain]
+        self._to_hosts(session.full, elsewhere, Stanza(el(PRESENCE, {"type": "probe", "from": session.full})).encode())
         for jid, request in await self._server.store.roster.requests(user.id):
             if not _blocks(user, jid):
                 session.send(request)
@@ -170,18 +173,21 @@ class _Presence:
     def probed(self, op: Probe) -> None:
         """Send the asker what our sessions of these accounts last said (section 4.3.2)."""
         asker = parse_jid(op.asker)
+        here = asker.domain == self._server.router.domain
         if asker.resource:
             entry = self._registry.of(asker.bare).get(asker.resource)
             entries = [entry] if entry is not None else []
         else:
             entries = self._registry.available(asker.bare)
-        if not entries:
+        if here and not entries:
             return
         for bare in op.bares:
             for session in self._sessions_here(bare):
                 if session.presence is None or session.full == op.asker:
                     continue
                 if op.forced or not session.user.blocks(asker):
+                    if not here:
+                        self._to_hosts(session.full, [op.asker], session.presence)
                     data = readdress(session.presence, op.asker)
                     for entry in entries:
                         self._registry.deliver(entry, data, False)
@@ -261,6 +267,12 @@ class _Presence:
             state = (await self._users.contacts(user)).get(sender.bare)
             if state in _SEES_US or sender.bare == user.jid:
                 self._registry.tell_all(Probe([user.jid], str(sender)))
+                kind = "" if self._registry.available(user.jid) else "unavailable"
+            else:
+                kind = "unsubscribed"
+            if kind and sender.domain != self._server.router.domain:  # who is not here cannot know it (section 4.3.2)
+                answer = el(PRESENCE, {"type": kind, "from": user.jid, "to": str(sender)})
+                self._server.router.send(Stanza(answer))
             return 0
         if to.resource:
             entry = self._registry.of(to.bare).get(to.resource)
