@@ -91,6 +91,20 @@ class Component(Struct, forbid_unknown_fields=True):
     secret: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/=-]{16,128}$")]
 
 
+class ExternalService(Struct, forbid_unknown_fields=True):
+    """A STUN or TURN server that clients are told of (XEP-0215).
+
+    ``secret`` is what a TURN server shares with us; ``seconds`` is how long the credentials made from it are good.
+    """
+
+    type: Literal["stun", "stuns", "turn", "turns"]
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    port: Annotated[int, Meta(ge=1, le=65535)] = 3478
+    transport: Literal["udp", "tcp"] = "udp"
+    secret: Annotated[str, Meta(min_length=1)] | None = None
+    seconds: Positive = 86_400
+
+
 class Limits(Struct, forbid_unknown_fields=True):
     """What a client can make grow, in bytes, seconds or pieces."""
 
@@ -147,6 +161,7 @@ class Config(Struct, forbid_unknown_fields=True):
     web: Web = msgspec.field(default_factory=Web)
     archive: Archive = msgspec.field(default_factory=Archive)
     components: list[Component] = []
+    external_services: list[ExternalService] = []
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 
@@ -182,6 +197,9 @@ def load(path: str | Path = DEFAULT_PATH) -> Config:
     hosts = [config.domain, *(component.host for component in config.components)]
     if len(set(hosts)) < len(hosts):
         raise ConfigError(f"{path}: each of the components needs a host of its own, other than {config.domain}.")
+    for service in config.external_services:
+        if service.type.startswith("turn") != bool(service.secret):
+            raise ConfigError(f"{path}: external_services: a TURN server needs a secret, a STUN server has none.")
     if config.workers > 1 and config.bus.url == "local":
         raise ConfigError(f"{path}: {config.workers} workers need a bus; set bus.url to Valkey's socket.")
     if not config.database.url.startswith(("sqlite:", "mysql:")):

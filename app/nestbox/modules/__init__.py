@@ -38,6 +38,7 @@ MODULES = (
     "private_storage",
     "pubsub",
     "legacy_session",
+    "external_services",
     "components",  # after all that have hosts of their own
     "caps",  # last: it hashes the features of all the others
 )

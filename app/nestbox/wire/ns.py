@@ -5,6 +5,7 @@ from __future__ import annotations
 CLIENT = "jabber:client"
 STREAMS = "http://etherx.jabber.org/streams"
 COMPONENT = "jabber:component:accept"
+EXTERNAL_SERVICES = "urn:xmpp:extdisco:2"
 STREAM_ERRORS = "urn:ietf:params:xml:ns:xmpp-streams"
 STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
