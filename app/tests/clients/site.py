@@ -64,6 +64,7 @@ class Site:
         self.https, self.c2s_tls = free_port(), free_port()
         self.url = f"https://localhost:{self.https}"
         self.websocket = f"wss://localhost:{self.https}/xmpp-websocket"
+        self.bosh = f"{self.url}/http-bind"
         self._folder = folder
         self._numbers = itertools.count(1)
         self._valkey = Valkey(folder)

@@ -35,6 +35,22 @@ async def test_everybody_reaches_everybody(site, names, node, person):
     assert await anna.body() == "from cleo"
 
 
+async def test_a_page_without_websocket_chats(site, names, node, person):
+    """BOSH: HAProxy gives each request to another worker than the last."""
+    anna, ben = node(StropheClient, names[0]), await person(names[1], 2)
+    await anna.come(site.bosh)
+    for number in range(10):
+        await anna.say(names[1], f"ping {number}")
+        ben.send_message(anna.jid, f"pong {number}", mtype="chat")
+    assert [(await ben.next_message())["body"] for _ in range(10)] == [f"ping {number}" for number in range(10)]
+    assert [await anna.body() for _ in range(10)] == [f"pong {number}" for number in range(10)]
+    await anna.do("stop")
+    await anna.told("stopped")
+    ben.send_message(anna.jid, "good night", mtype="chat")
+    again = await node(StropheClient, names[0], "later").come(site.bosh)
+    assert await again.body() == "good night"
+
+
 async def test_two_devices_get_copies(site, names, node, person):
     phone, desk = node(XmppClient, names[0]), node(StropheClient, names[0], "desk")
     await asyncio.gather(phone.come(phone.worker(2)), desk.come(site.websocket))

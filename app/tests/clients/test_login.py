@@ -17,8 +17,9 @@ async def test_xmpp_js_logs_in(site, names, node, way):
     assert answer.get("type") == "result"
 
 
-async def test_strophe_logs_in(site, names, node):
-    anna = await node(StropheClient, names[0]).come(site.websocket)
+@pytest.mark.parametrize("way", ["WebSocket", "BOSH"])
+async def test_strophe_logs_in(site, names, node, way):
+    anna = await node(StropheClient, names[0]).come(site.websocket if way == "WebSocket" else site.bosh)
     answer = await anna.ask("<ping xmlns='urn:xmpp:ping'/>", DOMAIN)
     assert answer.get("type") == "result"
     await anna.told("sent", lambda data: "mechanism='SCRAM-SHA-512'" in data.replace('"', "'"))

@@ -3,7 +3,13 @@ import { obey, tell } from './lines.js';
 import { createRequire } from 'node:module';
 import { Strophe, toStanza } from 'strophe.js';
 
-globalThis.XMLHttpRequest ??= createRequire(import.meta.url)('xmlhttprequest-ssl').XMLHttpRequest;
+// A browser parses XML answers by itself, and strophe.js counts on that.
+const { XMLHttpRequest } = createRequire(import.meta.url)('xmlhttprequest-ssl');
+globalThis.XMLHttpRequest = class extends XMLHttpRequest {
+    constructor() {
+        super({ xmlParser: (text) => new DOMParser().parseFromString(text, 'text/xml') });
+    }
+};
 
 let connection;
 
