@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import shutil
 import signal
 import subprocess
@@ -47,10 +48,12 @@ class MariaDB:
         self.user = getpass.getuser()
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        # A server that starts removes what lies in the folder for temporary tables, also another's.
+        self._environment = {**os.environ, "TMPDIR": str(folder)}
         install = _executable("mariadb-install-db", "mysql_install_db")
         command = [install, "--no-defaults", f"--datadir={self.data}", f"--user={self.user}", "--skip-test-db"]
         command += [f"--auth-root-socket-user={self.user}", "--auth-root-authentication-method=socket"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
         if done.returncode:
             raise RuntimeError(f"{install} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         self.start()
@@ -63,7 +66,7 @@ class MariaDB:
         command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--performance-schema=OFF"]
         command += ["--innodb-flush-log-at-trx-commit=1"]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         _await(self._answers, self._process, self.log)
 
     @property

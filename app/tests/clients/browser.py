@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import BrowserContext, Page, WebSocket, async_playwright
 
 from tests.clients.site import DOMAIN, PASSWORD, Site
 
@@ -30,20 +30,27 @@ def build(folder: Path) -> Path:
 
 
 class WebChat:
-    """Somebody's web chat: ``page`` is Playwright's; ``said`` the console's lines, ``asked`` the hosts asked."""
+    """Somebody's web chat on Playwright's ``page``; ``said`` has console lines, ``asked`` hosts, ``wire`` frames."""
 
-    def __init__(self, context: BrowserContext, page: Page, site: Site) -> None:
+    def __init__(self, context: BrowserContext, page: Page, site: Site, name: str) -> None:
         self.context, self.page, self.site = context, page, site
+        self.jid = f"{name}@{DOMAIN}"
         self.said: list[str] = []
         self.asked: set[str] = set()
+        self.wire: list[str] = []
+        page.on("websocket", self._listen)
         page.on("console", lambda line: self.said.append(f"{line.type}: {line.text}"))
         page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         page.on("request", lambda request: self.asked.add(request.url.split("/")[2] if "//" in request.url else ""))
 
-    async def log_in(self, name: str) -> WebChat:
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: self.wire.append(f"> {frame}"))
+        socket.on("framereceived", lambda frame: self.wire.append(f"< {frame}"))
+
+    async def log_in(self) -> WebChat:
         """Fill in the form and wait until one is in."""
         await self.page.goto(f"{self.site.url}/")
-        await self.page.fill("input[name=jid]", name)
+        await self.page.fill("input[name=jid]", self.jid)
         await self.page.fill("input[name=password]", PASSWORD)
         await self.page.click("input[type=submit], button[type=submit]")
         await self.page.wait_for_selector("converse-user-profile")
@@ -54,6 +61,11 @@ class WebChat:
         await self.page.click(f"converse-roster >> text={jid} >> nth=0")
         await self.page.wait_for_selector("textarea.chat-textarea")
 
+    async def encrypt(self) -> None:
+        """Close the lock of the chat that is open."""
+        await self.page.click(".toggle-omemo[data-disabled=false]")
+        await self.page.wait_for_selector(".toggle-omemo .fa-lock")
+
     async def say(self, text: str) -> None:
         """Send a message in the chat that is open."""
         await self.page.fill("textarea.chat-textarea", text)
@@ -63,10 +75,11 @@ class WebChat:
         """Wait until a message with this text is shown."""
         await self.page.wait_for_selector(f"converse-chat-message >> text={text}")
 
-    async def screenshot(self, name: str) -> None:
-        """A picture for people, in the checkout's .test folder."""
+    async def leave_traces(self, name: str) -> None:
+        """A picture, the console's lines and the frames, in the checkout's .test folder."""
         ARTIFACTS.mkdir(exist_ok=True)
-        await self.page.screenshot(path=ARTIFACTS / f"clients-{name}.png")
+        (ARTIFACTS / f"{name}.log").write_text("\n".join([*self.said, *self.wire]))
+        await self.page.screenshot(path=ARTIFACTS / f"{name}.png")
 
     def check(self) -> None:
         """It asked nobody but its own server, and the content security policy refused nothing."""
@@ -96,5 +109,5 @@ class Browser:
     async def chat(self, name: str) -> WebChat:
         """Somebody logged in to the web chat."""
         context = await self._chromium.new_context(ignore_https_errors=True, locale="en-GB")
-        self.chats.append(WebChat(context, await context.new_page(), self.site))
-        return await self.chats[-1].log_in(name)
+        self.chats.append(WebChat(context, await context.new_page(), self.site, name))
+        return await self.chats[-1].log_in()

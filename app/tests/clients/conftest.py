@@ -111,12 +111,12 @@ async def person(site: Site) -> AsyncIterator[object]:
 
 @pytest.fixture
 async def web_chat(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[object]:
-    """``await web_chat("anna1")``: somebody in the web chat; a screenshot of each is left in .test."""
+    """``await web_chat("anna1")``: somebody in the web chat; what each saw and said is left in .test."""
     async with Browser(site) as browser:
         try:
             yield browser.chat
         finally:
             for number, chat in enumerate(browser.chats, 1):
-                await chat.screenshot(f"{request.node.name}-{number}")
+                await chat.leave_traces(f"clients-{request.node.name}-{number}")
         for chat in browser.chats:
             chat.check()

@@ -1,0 +1,99 @@
+"""slixmpp with slixmpp-omemo: a phone that encrypts (XEP-0384)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from omemo.storage import Just, Maybe, Nothing, Storage
+from slixmpp import JID
+from slixmpp.plugins import register_plugin
+from slixmpp_omemo import XEP_0384
+
+from tests.clients.site import DOMAIN, Site
+from tests.live.conftest import Person
+
+__all__ = ["OmemoPerson"]
+
+
+class _Memory(Storage):
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[str, object] = {}
+
+    async def _load(self, key: str) -> Maybe:
+        return Just(self._kept[key]) if key in self._kept else Nothing()
+
+    async def _store(self, key: str, value: object) -> None:
+        self._kept[key] = value
+
+    async def _delete(self, key: str) -> None:
+        self._kept.pop(key, None)
+
+
+class _Omemo(XEP_0384):
+    """Trusts each device that it has not seen before, as most apps do."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+        self._memory = _Memory()
+
+    @property
+    def storage(self) -> Storage:
+        return self._memory
+
+    @property
+    def _btbv_enabled(self) -> bool:
+        return True
+
+    async def _prompt_manual_trust(self, manually_trusted: object, identifier: object) -> None:
+        raise AssertionError("a device was not trusted blindly")
+
+
+register_plugin(_Omemo)
+
+
+class OmemoPerson(Person):
+    """A slixmpp client with OMEMO; ``messages`` has the decrypted ones, each with ``encrypted`` set."""
+
+    def __init__(self, name: str, resource: str, site: Site) -> None:
+        super().__init__(name, resource, site)
+        for plugin in ("xep_0045", "xep_0060", "xep_0084", "xep_0163", "xep_0402"):
+            self.register_plugin(plugin)
+        self.register_plugin("xep_0384", module=sys.modules[__name__])
+        self.ready = asyncio.Event()
+        self.add_event_handler("omemo_initialized", lambda event: self.ready.set())
+
+    async def come(self, worker: int) -> OmemoPerson:
+        """Be online, with keys published."""
+        await super().come(worker)
+        await asyncio.wait_for(self.ready.wait(), 15)
+        return self
+
+    async def forget_omemo_2(self) -> None:
+        """Offer others version 0.3 alone: this library cannot write version 2, and the web chat refuses its keys."""
+        await self["xep_0060"].delete_node(self.boundjid.bare, "urn:xmpp:omemo:2:devices")
+
+    async def next_encrypted(self) -> object:
+        """The next message, which must be encrypted for this device, as it was written."""
+        message = await self.next_message()
+        assert self["xep_0384"].is_encrypted(message), message
+        return (await self["xep_0384"].decrypt_message(message))[0]
+
+    async def hears_of_devices(self, name: str, count: int) -> None:
+        """Wait until an account has as many devices as far as this one knows."""
+        manager = await self["xep_0384"].get_session_manager()
+        async with asyncio.timeout(15):
+            while len(await manager.get_device_information(f"{name}@{DOMAIN}")) != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def encrypt(self, text: str, *names: str, room: str = "") -> None:
+        """Send a text to an account, or to the accounts that are in a room, encrypted for all their devices."""
+        to, kind = (room, "groupchat") if room else (f"{names[0]}@{DOMAIN}", "chat")
+        message = self.make_message(to, text, mtype=kind)
+        encrypted, problems = await self["xep_0384"].encrypt_message(
+            message, {JID(f"{name}@{DOMAIN}") for name in names}
+        )
+        assert not problems, problems
+        encrypted["from"] = None
+        encrypted.send()

@@ -1,0 +1,33 @@
+"""End-to-end encryption between clients that share nothing but the standards (XEP-0384 0.3 over PEP)."""
+
+from __future__ import annotations
+
+from tests.clients.omemo_person import OmemoPerson
+from tests.clients.site import both_databases
+
+
+@both_databases
+async def test_phones_encrypt_for_all_devices(site, names, person):
+    """A tablet that came later reads what is written from then on, and so does the writer's other device."""
+    anna, ben = await person(names[0], 1, kind=OmemoPerson), await person(names[1], 2, kind=OmemoPerson)
+    await anna.encrypt("psst", names[1])
+    assert (await ben.next_encrypted())["body"] == "psst"
+    tablet = await person(names[1], 3, "tablet", kind=OmemoPerson)
+    await tablet.plugin["xep_0280"].enable()
+    await anna.hears_of_devices(names[1], 2)
+    await anna.encrypt("psst, both", names[1])
+    assert (await ben.next_encrypted())["body"] == "psst, both"
+    assert (await tablet.next_encrypted())["body"] == "psst, both"
+
+
+async def test_web_chat_and_a_phone_encrypt(site, names, person, web_chat):
+    ben = await person(names[1], 2, kind=OmemoPerson)
+    await ben.forget_omemo_2()
+    anna = await web_chat(names[0])
+    ben.send_message(anna.jid, "let us talk", mtype="chat")
+    await anna.open_chat(ben.boundjid.bare)
+    await anna.encrypt()
+    await anna.say("for you alone")
+    assert (await ben.next_encrypted())["body"] == "for you alone"
+    await ben.encrypt("and for you", names[0])
+    await anna.sees("and for you")
