@@ -105,6 +105,20 @@ class ExternalService(Struct, forbid_unknown_fields=True):
     seconds: Positive = 86_400
 
 
+class Uploads(Struct, forbid_unknown_fields=True):
+    """XEP-0363. Sizes in bytes, of one file, of an account's files, and of those of its last 24 hours.
+
+    ``min_free_bytes`` of the disk are left alone; ``days`` is how long files stay, 0 for ever.
+    """
+
+    enabled: bool = True
+    max_bytes: Positive = 100 * 1024 * 1024
+    user_quota_bytes: Positive = 2 * 1024 * 1024 * 1024
+    user_daily_bytes: Positive = 500 * 1024 * 1024
+    min_free_bytes: Natural = 1024 * 1024 * 1024
+    days: Natural = 180
+
+
 class Limits(Struct, forbid_unknown_fields=True):
     """What a client can make grow, in bytes, seconds or pieces."""
 
@@ -136,6 +150,7 @@ class Limits(Struct, forbid_unknown_fields=True):
     room_affiliations: Positive = 5_000
     room_history: Positive = 50
     component_connections: Positive = 100
+    uploaded_files: Positive = 10_000
 
 
 class Log(Struct, forbid_unknown_fields=True):
@@ -162,6 +177,7 @@ class Config(Struct, forbid_unknown_fields=True):
     archive: Archive = msgspec.field(default_factory=Archive)
     components: list[Component] = []
     external_services: list[ExternalService] = []
+    uploads: Uploads = msgspec.field(default_factory=Uploads)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 

@@ -53,6 +53,8 @@ class Counts:
     logins_failed: int = 0
     resumed: int = 0
     limits_hit: int = 0
+    uploads: int = 0
+    upload_bytes: int = 0
 
 
 class Server:

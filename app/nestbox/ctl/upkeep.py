@@ -9,6 +9,8 @@ from nestbox import config as configuration
 from nestbox.config import Config
 from nestbox.ctl.context import opened
 from nestbox.store.database import Database
+from nestbox.store.upload_files import UploadFiles
+from nestbox.store.upload_files import maintain as maintain_files
 
 __all__ = ["add_parsers", "check"]
 
@@ -24,7 +26,7 @@ def add_parsers(
         "Bring the database to what this release needs. Run it before the workers start.",
         "nestboxctl migrate",
     )
-    about = "Prepare the archive's coming months and remove what is older than archive.days. A timer runs it every day."
+    about = "Prepare the archive's coming months and remove old messages and files. A timer runs it every day."
     add(commands, "maintenance", _maintenance, about, "nestboxctl maintenance")
 
 
@@ -49,9 +51,12 @@ async def _migrate(args: argparse.Namespace, config: Config) -> None:
 async def _maintenance(args: argparse.Namespace, config: Config) -> None:
     async with opened(config) as store:
         done = await store.archive.maintain(retention_days=config.archive.days)
+        files = await maintain_files(store, UploadFiles(config.state_dir), config.uploads.days)
     for name in done.created:
         print(f"Made the archive's partition {name}.")
     for name in done.dropped:
         print(f"Dropped the archive's partition {name}.")
     if done.deleted:
         print(f"Removed {done.deleted} old messages.")
+    if files:
+        print(f"Removed {files} old files.")

@@ -12,6 +12,7 @@ from nestbox.config import Config
 from nestbox.ctl.context import CommandError, opened, tell_workers, username
 from nestbox.store import Account
 from nestbox.store.passwords import check_password, generate_password
+from nestbox.store.upload_files import UploadFiles
 
 __all__ = ["add_parser"]
 
@@ -96,13 +97,15 @@ async def _enabled(args: argparse.Namespace, config: Config, enabled: bool) -> N
 async def _delete(args: argparse.Namespace, config: Config) -> None:
     name = username(config, args.name)
     async with opened(config) as store:
-        if await store.accounts.get(name) is None:
+        account = await store.accounts.get(name)
+        if account is None:
             raise CommandError(f"There is no user {name}.")
         if not args.yes:
             await asyncio.to_thread(
                 _confirm, f"Erase {name}@{config.domain} with all messages? Type the name to confirm: ", name
             )
         await store.accounts.delete(name)
+    UploadFiles(config.state_dir).remove_account(account.id)
     await tell_workers(config, name)
     print(f"Erased {name}@{config.domain}.")
 

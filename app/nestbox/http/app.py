@@ -14,15 +14,17 @@ from nestbox.http.bosh import BoshHandler
 from nestbox.http.health import Health, HealthHandler
 from nestbox.http.metrics import Metrics, MetricsHandler
 from nestbox.http.page import NotFoundHandler, Page
+from nestbox.http.upload import PATH as UPLOAD_PATH
+from nestbox.http.upload import UploadHandler
 from nestbox.http.webchat import WebChatHandler
 from nestbox.http.well_known import HostMetaHandler
 from nestbox.net.bosh import Bosh
 from nestbox.net.listen import bind
 from nestbox.net.transport import MakeReceiver, TransportOptions
 from nestbox.net.websocket import XmppWebSocketHandler
+from nestbox.store.upload_files import UploadFiles
 
 if TYPE_CHECKING:
-    from nestbox.config import Config
     from nestbox.core.server import Server
     from nestbox.net.connection import Connections
 
@@ -41,7 +43,7 @@ class _WebSocketPage(Page, XmppWebSocketHandler):
 
 
 def make_app(
-    config: Config,
+    server: Server,
     worker: int,
     *,
     make_receiver: MakeReceiver,
@@ -51,6 +53,7 @@ def make_app(
     trusted: bool,
 ) -> Application:
     """The routes that clients reach. ``trusted`` says that only HAProxy connects, whose X-Forwarded headers count."""
+    config = server.config
     origins = frozenset((config.https_url, *config.web.origins))
     websocket = {
         "make_receiver": make_receiver,
@@ -65,6 +68,9 @@ def make_app(
         (r"/http-bind/?", BoshHandler, {"bosh": bosh, "trusted": trusted, "origins": origins}),
         (r"/\.well-known/host-meta(\.json)?", HostMetaHandler, {"https_url": config.https_url}),
     ]
+    if config.uploads.enabled:
+        uploads = {"server": server, "files": UploadFiles(config.state_dir)}
+        routes.append((UPLOAD_PATH, UploadHandler, uploads))
     if config.web.root:
         chat = {"path": config.web.root, "default_filename": "index.html"}
         routes.append((r"/((?!\.well-known/|api/|admin/|upload/|invite/|http-bind).*)", WebChatHandler, chat))
@@ -86,7 +92,7 @@ async def serve_http(
     metrics = Metrics(server, {"tcp": transports, "websocket": websockets, "bosh": polls})
     address = config.address("http", worker)
     routes = make_app(
-        config,
+        server,
         worker,
         make_receiver=connections.accept,
         websockets=websockets,

@@ -106,6 +106,8 @@ class Metrics(Collector):
         }
         yield _counter("nestbox_logins", "Logins and resumed sessions", logins, "result")
         yield _counter("nestbox_limits_hit", "Requests refused since they were over a limit", {(): counts.limits_hit})
+        yield _counter("nestbox_uploads", "Files uploaded", {(): counts.uploads})
+        yield _counter("nestbox_upload_bytes", "Bytes of files uploaded", {(): counts.upload_bytes})
 
     def _commits(self) -> Iterator[Metric]:
         committer = self._server.store.committer

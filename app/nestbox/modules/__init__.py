@@ -39,6 +39,7 @@ MODULES = (
     "pubsub",
     "legacy_session",
     "external_services",
+    "uploads",
     "components",  # after all that have hosts of their own
     "caps",  # last: it hashes the features of all the others
 )

@@ -21,6 +21,7 @@ from nestbox.store.pubsub_people import PubsubPeople
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
 from nestbox.store.schema import REVISION
+from nestbox.store.uploads import Uploads
 from nestbox.store.vcards import Vcards
 from nestbox.store.writers import MariaWriter, SqliteWriter
 
@@ -60,6 +61,7 @@ class Store:
         self.pubsub = Pubsub(database)
         self.pubsub_items = PubsubItems(database)
         self.pubsub_people = PubsubPeople(database)
+        self.uploads = Uploads(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

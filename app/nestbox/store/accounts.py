@@ -77,6 +77,15 @@ class Accounts:
             found = await _ids(connection, names)
         return [name for name in names if name in found]
 
+    async def existing_ids(self, ids: Iterable[int]) -> set[int]:
+        """Those of the ids that are an account's."""
+        wanted, found = list(ids), set()
+        async with self._database.read() as connection:
+            for start in range(0, len(wanted), _CHUNK):
+                query = select(accounts.c.id).where(accounts.c.id.in_(wanted[start : start + _CHUNK]))
+                found.update(await connection.scalars(query))
+        return found
+
     async def set_password(self, username: str, password: str) -> None:
         """Replace the keys. Raises NoSuchAccount, PasswordError."""
         keys = await derive(password)

@@ -285,3 +285,17 @@ pubsub_subscriptions = Table(
     Index("pubsub_subscriptions_subject", "subject_id"),
     **OPTIONS,
 )
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("token", Name(64), primary_key=True),
+    account_id(),
+    Column("name", Name(255), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("content_type", Name(255), nullable=False),  # empty: the client did not say
+    Column("created", BigInteger, nullable=False),  # Unix time in seconds, of the slot
+    Column("stored", BigInteger),  # Unix time in seconds since when the file is there
+    Index("uploads_user", "user_id", "created"),
+    **OPTIONS,
+)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nestbox.bus import open_bus
-from nestbox.config import Config, Database, Listen, Web
+from nestbox.config import Config, Database, Listen, Uploads, Web
 from nestbox.core.ids import IdSource
 from nestbox.core.server import Server
 from nestbox.http.app import serve_http
@@ -34,14 +34,24 @@ class Site:
         self.socket = tmp_path / "http.sock"
         self.metrics_socket = tmp_path / "metrics.sock"
 
-    async def get(self, path, *, method="GET", socket=None, **headers):
+    async def get(self, path, *, method="GET", socket=None, body=b"", **headers):
         """One request on a connection of its own; the path goes out as it is."""
-        reader, writer = await asyncio.open_unix_connection(str(socket or self.socket))
-        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"{method} {path} HTTP/1.1\r\nHost: nestbox.test\r\nConnection: close\r\n{lines}\r\n".encode())
+        reader, writer = await self.begin(path, method=method, socket=socket, **headers)
+        writer.write(body)
         head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
         writer.close()
         return Answer(head, body)
+
+    async def begin(self, path, *, method, socket=None, **headers):
+        """Send the head of a request; the connection's reader and writer."""
+        reader, writer = await asyncio.open_unix_connection(str(socket or self.socket))
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: nestbox.test\r\nConnection: close\r\n{lines}\r\n".encode())
+        return reader, writer
+
+    async def put(self, path, body, **headers):
+        """PUT with the right Content-Length, unless another one is given."""
+        return await self.get(path, method="PUT", body=body, **{"Content_Length": len(body), **headers})
 
 
 @pytest.fixture
@@ -58,9 +68,11 @@ async def site(tmp_path):
     (tmp_path / "web").symlink_to(web)
     config = Config(
         domain="nestbox.test",
+        state_dir=str(tmp_path),
         database=Database(url=f"sqlite:///{tmp_path}/nestbox.db"),
         listen=Listen(http=f"unix:{tmp_path}/http.sock", metrics=f"unix:{tmp_path}/metrics.sock"),
         web=Web(root=str(tmp_path / "web"), https_url="https://nestbox.test:8443"),
+        uploads=Uploads(min_free_bytes=0),
     )
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store(config.database.url, commit_window=0.0)

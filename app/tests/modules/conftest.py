@@ -36,7 +36,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, limits: Limits, empty_database: Path) -> Config:
-    config = Config(domain=DOMAIN, limits=limits)
+    config = Config(domain=DOMAIN, limits=limits, state_dir=str(tmp_path))
     shutil.copy(empty_database, tmp_path / "nestbox.db")
     config.database.url = f"sqlite:///{tmp_path}/nestbox.db"
     return config

@@ -37,10 +37,12 @@ async def test_the_server_says_what_it_is_and_can_do(world):
 
 
 async def test_hosts_are_listed(world):
-    world.servers[1].router.hosts[f"rooms.{DOMAIN}"] = lambda *_: 0
+    world.servers[1].router.hosts[f"hut.{DOMAIN}"] = lambda *_: 0
     alice = await world.client("alice")
     items = (await alice.iq("get", query("items"), to=DOMAIN)).find(ITEMS + "query")
-    assert {f"pubsub.{DOMAIN}", f"rooms.{DOMAIN}"} <= {item.get("jid") for item in items}
+    hosts = [item.get("jid") for item in items]
+    assert {f"{name}.{DOMAIN}" for name in ("hut", "pubsub", "upload")} <= set(hosts)
+    assert hosts == sorted(set(hosts))
 
 
 @pytest.mark.parametrize("kind", ["info", "items"])

@@ -52,7 +52,7 @@ class Site:
         )
         http = HTTPServer(
             make_app(
-                self.world.config,
+                server,
                 number,
                 make_receiver=connections.accept,
                 websockets=TransportOptions(),
