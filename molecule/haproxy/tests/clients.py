@@ -99,9 +99,19 @@ def admin(host, command: str) -> str:
     return host.check_output("python3 -c %s %s", script, command)
 
 
+def statistics(host, worker: int) -> dict[str, dict[str, str]]:
+    """Return what HAProxy's statistics say of one worker, by backend and column."""
+    head, *lines = admin(host, "show stat -1 4 -1").removeprefix("# ").strip().splitlines()
+    rows = [dict(zip(head.split(","), line.split(","), strict=True)) for line in lines]
+    return {row["pxname"]: row for row in rows if row["svname"] == f"w{worker}"}
+
+
 def server_states(host, worker: int) -> dict[str, str]:
     """Return the state of one worker by backend, as HAProxy's statistics name it."""
-    rows = [
-        line.split(",") for line in admin(host, "show stat -1 4 -1").splitlines() if line and not line.startswith("#")
-    ]
-    return {row[0]: row[17] for row in rows if row[1] == f"w{worker}"}
+    return {backend: row["status"] for backend, row in statistics(host, worker).items()}
+
+
+def counters(host, worker: int) -> dict[str, int]:
+    """Return how often HAProxy found the worker dead (chkdown), and sent somebody elsewhere from 5222 (wredis)."""
+    rows = statistics(host, worker)
+    return {"chkdown": int(rows["be_http"]["chkdown"]), "wredis": int(rows["be_c2s"]["wredis"])}

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from clients import Client, admin, server_states, tls_context, workers_met, xmpp_worker
+from clients import Client, admin, counters, server_states, tls_context, workers_met, xmpp_worker
 from conftest import wait_for
 
 BACKENDS = ["be_http", "be_websocket", "be_bosh", "be_upload", "be_c2s", "be_c2s_tls"]
@@ -65,6 +65,37 @@ def test_a_dead_worker_is_routed_around_at_once(host, address, connect):
     host.check_output("systemctl start nestbox@1")
     wait_for(lambda: all_states(host, 1, "UP"), what="worker 1 up in every backend")
     assert 1 in workers_met(address, 30)
+
+
+def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host, address):
+    """systemd starts a dead worker at once, checks come every two seconds: until then HAProxy finds out by connecting."""
+    before = counters(host, 1)
+    stop, met, cut_off = threading.Event(), [], []
+
+    def keep_coming() -> None:
+        while not stop.is_set():
+            try:
+                met.append(xmpp_worker(address))
+            except (OSError, ValueError) as error:
+                cut_off.append(error)
+
+    newcomers = [threading.Thread(target=keep_coming) for _ in range(2)]
+    for thread in newcomers:
+        thread.start()
+    try:
+        for _ in range(4):
+            host.check_output("systemctl kill --signal=KILL nestbox@1; sleep 0.2; systemctl start nestbox@1")
+            count = len(met)
+            wait_for(lambda count=count: 1 in met[count:], what="a newcomer on worker 1, which is back")
+    finally:
+        stop.set()
+        for thread in newcomers:
+            thread.join()
+    after = counters(host, 1)
+    assert after["chkdown"] == before["chkdown"], "HAProxy noticed: this run shows nothing"
+    assert after["wredis"] > before["wredis"], "nobody met the dead worker: this run shows nothing"
+    # Whoever was in the killed worker's hands comes back as an app does: at most one for each client and death.
+    assert len(cut_off) <= 8 and len(met) > 100, (len(met), cut_off)
 
 
 def test_an_ill_worker_is_taken_out_and_its_clients_are_sent_away(host, address, connect):
