@@ -44,12 +44,16 @@ def container_name(host) -> str:
     return host.backend.get_hostname()
 
 
-def converge(host, **variables) -> subprocess.CompletedProcess:
-    """Run the scenario's role on this host once more, with other variables; the caller looks at `returncode` and `stdout`."""
+def converge(host, *, offline: bool = False, **variables) -> subprocess.CompletedProcess:
+    """Run the scenario's role on this host once more, with other variables; the caller looks at `returncode` and `stdout`.
+
+    `offline` cuts the controller off from every network; the host is still reached, through Docker's socket.
+    """
     shared = Path(__file__).parent / "shared" / "converge.yml"
     play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), shared]
     environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(Path(__file__).parents[1] / "roles")}
-    command = [*play, "-e", json.dumps(variables)]
+    cut_off = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])] if offline else []
+    command = [*cut_off, *play, "-e", json.dumps(variables)]
     return subprocess.run(
         command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )

@@ -1,6 +1,6 @@
 """What the system does after role base; the scenario gives other values than the defaults."""
 
-from conftest import unit_properties, wait_for
+from conftest import converge, unit_properties, wait_for
 
 
 def test_name(host) -> None:
@@ -63,3 +63,24 @@ def test_memory_limits_are_switched_on_in_one_line(host, release: str) -> None:
     lines = host.file(f"{folder}/cmdline.txt").content_string.splitlines()
     assert len(lines) == 1
     assert lines[0].split()[-3:] == ["rootwait", "cgroup_enable=memory", "cgroup_memory=1"]
+
+
+def test_a_host_without_a_network_is_told_so_before_anything_changes(host) -> None:
+    """On a fresh host this is the first task that changes something; here another name would be the first change after it."""
+    # The lists are taken away as on a card just written, and a package is missing.
+    host.check_output(
+        "mv /var/lib/apt/lists /var/lib/apt/lists.kept && apt-get -q -y purge acl && iptables -A OUTPUT ! -o lo -j REJECT"
+    )
+    try:
+        done = converge(host, base_hostname="other")
+    finally:
+        host.check_output(
+            "iptables -D OUTPUT ! -o lo -j REJECT; rm -rf /var/lib/apt/lists && mv /var/lib/apt/lists.kept /var/lib/apt/lists"
+        )
+        restored = converge(host)
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "could not fetch its packages (" in said and "connect it to the network" in said, (
+        said
+    )
+    assert "changed=0" in said and host.check_output("hostname") == "chat"
+    assert restored.returncode == 0, restored.stdout

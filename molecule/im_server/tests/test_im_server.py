@@ -120,6 +120,13 @@ def test_a_configuration_that_the_server_refuses_never_lands(host):
     assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
 
 
+def test_a_controller_without_a_network_is_told_so_and_nothing_changes(host, tmp_path):
+    done = converge(host, offline=True, im_server_cache=str(tmp_path))
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "pip download failed on this machine (" in said, said
+    assert "set PIP_INDEX_URL to your mirror" in said and "changed=0" in said and healthy(host)
+
+
 def test_installed_without_a_network_and_what_is_surplus_goes(host):
     release = host.check_output(f"readlink {CURRENT}")
     old = [f"/opt/nestbox/releases/0.0.{number}-old" for number in range(4)]

@@ -39,11 +39,15 @@ def digest(app: Path, files: list[Path]) -> str:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip; ends the program with its last words if it fails."""
+    """Run pip; ends the program in one sentence if it fails."""
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"pip {arguments[0]} failed on the controller: {' '.join(done.stderr.split())[-1500:]}")
+        reason = (done.stderr.strip() or "no message").splitlines()[-1].removeprefix("ERROR: ")
+        sys.exit(
+            f"pip {arguments[0]} failed on this machine ({reason}): where the package index cannot be reached, set PIP_INDEX_URL "
+            "to your mirror, then run again."
+        )
 
 
 def download(requirements: Path, python: str, cpu: str, folder: Path) -> None:
