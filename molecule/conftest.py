@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+CONVERGE = Path(__file__).parent / "shared" / "converge.yml"
+
 
 def wait_for(condition: Callable[[], object], seconds: float = 20, what: str = "condition") -> object:
     """Return the first true value of `condition`, asked four times a second; fail after `seconds`."""
@@ -44,13 +46,12 @@ def container_name(host) -> str:
     return host.backend.get_hostname()
 
 
-def converge(host, *, offline: bool = False, **variables) -> subprocess.CompletedProcess:
-    """Run the scenario's role on this host once more, with other variables; the caller looks at `returncode` and `stdout`.
+def converge(host, playbook: Path = CONVERGE, *, offline: bool = False, **variables) -> subprocess.CompletedProcess:
+    """Run the scenario's role, or a playbook, on this host once more, with other variables; the caller looks at the result.
 
     `offline` cuts the controller off from every network; the host is still reached, through Docker's socket.
     """
-    shared = Path(__file__).parent / "shared" / "converge.yml"
-    play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), shared]
+    play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), playbook]
     environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(Path(__file__).parents[1] / "roles")}
     cut_off = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])] if offline else []
     command = [*cut_off, *play, "-e", json.dumps(variables)]
