@@ -63,6 +63,8 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
             writer.write(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
             writer.write(b"Sec-WebSocket-Accept: %s\r\nX-Worker: %d\r\n\r\n" % (accept, NUMBER))
             return await echo(reader, writer)
+        if path == "/http-bind" and request.startswith("GET"):  # stands for BOSH that has nothing to say
+            await asyncio.sleep(35)
         sick = path == "/healthz" and os.path.exists(f"{DIRECTORY}/sick")
         body = json.dumps({"worker": NUMBER, "path": path, "headers": headers}).encode()
         writer.write(
