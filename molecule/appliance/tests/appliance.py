@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from clients import Tcp, WebSocket
+from clients import Bosh, Tcp, WebSocket
 from conftest import container_name
 
 
@@ -32,6 +32,9 @@ class Appliance:
 
     def websocket(self, user: str, resource: str = "socket") -> WebSocket:
         return WebSocket(user, self.passwords[user], self.address, self.ca, resource)
+
+    def bosh(self, user: str, resource: str = "bosh") -> Bosh:
+        return Bosh(user, self.passwords[user], self.address, self.ca, resource)
 
     @asynccontextmanager
     async def on_each_worker(self, user: str) -> AsyncIterator[dict[int, Tcp]]:

@@ -13,12 +13,14 @@ import slixmpp
 from scramp import ScramClient
 from tornado.httpclient import HTTPRequest
 from tornado.netutil import DefaultExecutorResolver, OverrideResolver
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 DOMAIN = "nestbox.test"
 SECONDS = 20
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
+HTTPBIND = "http://jabber.org/protocol/httpbind"
 BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 
 
@@ -64,19 +66,15 @@ class Tcp(slixmpp.ClientXMPP):
                 return
 
 
-class WebSocket:
-    """RFC 7395 with SCRAM-SHA-256: enough to log in, send and receive."""
+class Framed:
+    """A client whose transport carries whole stanzas: enough to log in with SCRAM-SHA-256, send and receive."""
 
-    def __init__(self, user: str, password: str, address: str, ca: Path, resource: str = "socket") -> None:
+    def __init__(self, user: str, password: str, address: str, ca: Path, resource: str) -> None:
         self.user, self.password, self.address, self.resource = user, password, address, resource
         self.context = ssl.create_default_context(cafile=ca)
 
     async def __aenter__(self) -> Self:
-        request = HTTPRequest(f"wss://{DOMAIN}/xmpp-websocket", ssl_options=self.context)
-        resolver = OverrideResolver(DefaultExecutorResolver(), {DOMAIN: self.address})
-        self.socket = await websocket_connect(request, subprotocols=["xmpp"], resolver=resolver)
-        assert self.socket.selected_subprotocol == "xmpp"
-        await self.open()
+        await self.connect()
         scram = ScramClient(["SCRAM-SHA-256"], self.user, self.password)
         first = base64.b64encode(scram.get_client_first().encode()).decode()
         challenge = await self.ask(f'<auth xmlns="{SASL}" mechanism="SCRAM-SHA-256">{first}</auth>')
@@ -85,7 +83,7 @@ class WebSocket:
         success = await self.ask(f'<response xmlns="{SASL}">{final}</response>')
         assert success.tag == f"{{{SASL}}}success", ET.tostring(success)
         scram.set_server_final(base64.b64decode(success.text).decode())
-        await self.open()
+        await self.restart()
         bound = await self.ask(
             f'<iq xmlns="jabber:client" type="set" id="b"><bind xmlns="{BIND}"><resource>{self.resource}</resource></bind></iq>'
         )
@@ -93,29 +91,13 @@ class WebSocket:
         await self.send('<presence xmlns="jabber:client"/>')
         return self
 
-    async def __aexit__(self, *_) -> None:
-        self.socket.close()
-
-    async def open(self) -> None:
-        opened = await self.ask(f'<open xmlns="{FRAMING}" to="{DOMAIN}" version="1.0"/>')
-        assert opened.tag == f"{{{FRAMING}}}open", ET.tostring(opened)
-        assert (await self.receive()).tag.endswith("}features")
-
-    async def send(self, frame: str) -> None:
-        await self.socket.write_message(frame)
-
-    async def receive(self, seconds: float = SECONDS) -> ET.Element:
-        frame = await asyncio.wait_for(self.socket.read_message(), seconds)
-        assert frame is not None, "the server closed the WebSocket"
-        return ET.fromstring(frame)
-
-    async def ask(self, frame: str) -> ET.Element:
-        await self.send(frame)
+    async def ask(self, stanza: str) -> ET.Element:
+        await self.send(stanza)
         return await self.receive()
 
-    async def say(self, user: str, body: str) -> None:
+    async def say(self, to: str, body: str) -> None:
         await self.send(
-            f'<message xmlns="jabber:client" to="{user}@{DOMAIN}" type="chat" id="{body}"><body>{body}</body></message>'
+            f'<message xmlns="jabber:client" to="{to}" type="chat" id="{body}"><body>{body}</body></message>'
         )
 
     async def text(self, seconds: float = SECONDS) -> tuple[str, str]:
@@ -125,3 +107,76 @@ class WebSocket:
             body = stanza.findtext("{jabber:client}body")
             if stanza.tag == "{jabber:client}message" and body:
                 return stanza.get("from").split("/")[0], body
+
+
+class WebSocket(Framed):
+    """RFC 7395."""
+
+    async def connect(self) -> None:
+        request = HTTPRequest(f"wss://{DOMAIN}/xmpp-websocket", ssl_options=self.context)
+        resolver = OverrideResolver(DefaultExecutorResolver(), {DOMAIN: self.address})
+        self.socket = await websocket_connect(request, subprotocols=["xmpp"], resolver=resolver)
+        assert self.socket.selected_subprotocol == "xmpp"
+        await self.restart()
+
+    async def __aexit__(self, *_) -> None:
+        self.socket.close()
+
+    async def restart(self) -> None:
+        opened = await self.ask(f'<open xmlns="{FRAMING}" to="{DOMAIN}" version="1.0"/>')
+        assert opened.tag == f"{{{FRAMING}}}open", ET.tostring(opened)
+        assert (await self.receive()).tag.endswith("}features")
+
+    async def send(self, stanza: str) -> None:
+        await self.socket.write_message(stanza)
+
+    async def receive(self, seconds: float = SECONDS) -> ET.Element:
+        frame = await asyncio.wait_for(self.socket.read_message(), seconds)
+        assert frame is not None, "the server closed the WebSocket"
+        return ET.fromstring(frame)
+
+
+class Bosh(Framed):
+    """XEP-0124 and XEP-0206, a request at a time: one that sends, or one that waits for what comes."""
+
+    async def connect(self) -> None:
+        self.http = SimpleAsyncHTTPClient(force_instance=True, hostname_mapping={DOMAIN: self.address})
+        self.rid, self.sid, self.received = 1_000_000, "", []
+        created = await self.request(f'to="{DOMAIN}" ver="1.11" wait="30" hold="1" xmpp:version="1.0"')
+        self.sid = created.get("sid")
+        assert (await self.receive()).tag.endswith("}features")
+
+    async def __aexit__(self, *_) -> None:
+        await self.request('type="terminate"')
+        self.http.close()
+
+    async def request(self, attributes: str = "", payload: str = "", seconds: float = SECONDS) -> ET.Element:
+        self.rid += 1
+        sid = f' sid="{self.sid}"' if self.sid else ""
+        body = (
+            f'<body xmlns="{HTTPBIND}" xmlns:xmpp="urn:xmpp:xbosh" rid="{self.rid}"{sid} {attributes}>{payload}</body>'
+        )
+        post = HTTPRequest(
+            f"https://{DOMAIN}/http-bind",
+            "POST",
+            {"Content-Type": "text/xml; charset=utf-8"},
+            body,
+            ssl_options=self.context,
+            request_timeout=seconds,
+        )
+        answer = ET.fromstring((await self.http.fetch(post)).body)
+        assert answer.get("condition") is None, ET.tostring(answer)
+        self.received += list(answer)
+        return answer
+
+    async def restart(self) -> None:
+        await self.request(f'to="{DOMAIN}" xmpp:restart="true"')
+        assert (await self.receive()).tag.endswith("}features")
+
+    async def send(self, stanza: str) -> None:
+        await self.request(payload=stanza)
+
+    async def receive(self, seconds: float = SECONDS) -> ET.Element:
+        while not self.received:
+            await self.request(seconds=seconds)
+        return self.received.pop(0)

@@ -22,8 +22,22 @@ def test_three_transports_chat(appliance):
             assert await bob.text() == (f"ada@{DOMAIN}", "from ada")
             bob.send_message(f"eve@{DOMAIN}", "from bob", mtype="chat")
             assert await eve.text() == (f"bob@{DOMAIN}", "from bob")
-            await eve.say("ada", "from eve")
+            await eve.say(f"ada@{DOMAIN}", "from eve")
             assert await ada.text() == (f"eve@{DOMAIN}", "from eve")
+
+    asyncio.run(chat())
+
+
+def test_a_client_that_has_but_http_chats_from_any_worker(appliance):
+    """BOSH: HAProxy or the workers themselves bring each request to the worker that has the session."""
+
+    async def chat() -> None:
+        async with appliance.on_each_worker("ada") as ada, appliance.bosh("eve") as eve:
+            for worker, session in ada.items():
+                await eve.say(session.boundjid.full, f"to {worker}")
+                session.send_message(f"eve@{DOMAIN}", f"from {worker}", mtype="chat")
+                assert await session.text() == (f"eve@{DOMAIN}", f"to {worker}")
+                assert await eve.text() == (f"ada@{DOMAIN}", f"from {worker}")
 
     asyncio.run(chat())
 
