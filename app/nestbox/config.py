@@ -39,9 +39,13 @@ class Listen(Struct, forbid_unknown_fields=True):
 
 
 class Database(Struct, forbid_unknown_fields=True):
-    """``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds."""
+    """``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds.
+
+    ``replica_url`` is a copy of MariaDB from which the archive is read when it has caught up.
+    """
 
     url: str = "sqlite:////var/lib/nestbox/nestbox.db"
+    replica_url: str | None = None
     commit_window: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
 
 
@@ -220,6 +224,9 @@ def load(path: str | Path = DEFAULT_PATH) -> Config:
         raise ConfigError(f"{path}: {config.workers} workers need a bus; set bus.url to Valkey's socket.")
     if not config.database.url.startswith(("sqlite:", "mysql:")):
         raise ConfigError(f"{path}: database.url must begin with sqlite: or mysql:.")
+    replica = config.database.replica_url
+    if replica and not (replica.startswith("mysql:") and config.database.url.startswith("mysql:")):
+        raise ConfigError(f"{path}: database.replica_url needs MariaDB on both sides.")
     if bool(config.tls.certificate) != bool(config.tls.key):
         raise ConfigError(f"{path}: tls.certificate and tls.key must be given together.")
     return config

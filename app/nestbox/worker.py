@@ -62,7 +62,8 @@ async def run(config: Config, worker: int) -> None:
 
 
 async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Server, Connections]:
-    store = await open_store(config.database.url, commit_window=config.database.commit_window)
+    database = config.database
+    store = await open_store(database.url, database.commit_window, database.replica_url)
     stack.push_async_callback(store.close)
     await store.check_schema()
     bus = open_bus(config.bus.url, worker)

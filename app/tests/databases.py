@@ -38,10 +38,14 @@ def _await(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Pat
 
 
 class MariaDB:
-    """A private server in ``folder``; it can be stopped, killed and started again with its data."""
+    """A private server in ``folder``; it can be stopped, killed and started again with its data.
 
-    def __init__(self, folder: Path) -> None:
+    It listens on its socket alone, and on loopback where a ``port`` is given; ``options`` are more of its own.
+    """
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
         self.folder = folder
+        self._options = [*options, *(["--bind-address=127.0.0.1", f"--port={port}"] if port else ["--skip-networking"])]
         self.socket = folder / "m.sock"
         self.data = folder / "data"
         self.log = folder / "log"
@@ -62,7 +66,7 @@ class MariaDB:
         """Start it and wait until it answers."""
         # The defaults of the distribution's own files are left out; the durable settings are MariaDB's own.
         command = [_executable("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}", f"--user={self.user}"]
-        command += [f"--socket={self.socket}", f"--pid-file={self.folder}/pid", "--skip-networking"]
+        command += [f"--socket={self.socket}", f"--pid-file={self.folder}/pid", *self._options]
         command += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--performance-schema=OFF"]
         command += ["--innodb-flush-log-at-trx-commit=1"]
         with self.log.open("ab") as log:
@@ -93,14 +97,20 @@ class MariaDB:
         """Make an empty database and return its URL."""
         self._databases += 1
         name = f"t{self._databases}"
-        self._query(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        self.query(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        """The URL of a database."""
         return f"mysql://{self.user}@localhost/{name}?unix_socket={self.socket}"
 
     def drop(self, url: str) -> None:
         """Remove a database that `create` made."""
-        self._query(f"DROP DATABASE {url.partition('?')[0].rpartition('/')[2]}")
+        self.query(f"DROP DATABASE {url.partition('?')[0].rpartition('/')[2]}")
 
-    def _query(self, sql: str) -> None:
+    def query(self, sql: str) -> None:
+        """Run a statement as the administrator."""
+
         async def run() -> None:
             async with asyncmy.connect(unix_socket=str(self.socket), user=self.user, autocommit=True) as connection:
                 await connection.query(sql)
@@ -111,7 +121,7 @@ class MariaDB:
 
     def _answers(self) -> bool:
         try:
-            self._query("SELECT 1")
+            self.query("SELECT 1")
         except Exception:
             return False
         return True

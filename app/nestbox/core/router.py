@@ -73,6 +73,8 @@ class Router:
                 to = parse_jid(to_text) if to_text else None
             except ValueError as error:
                 raise StanzaError("jid-malformed", str(error)) from None
+            if to is not None and str(to) != to_text:
+                attributes["to"] = str(to)  # archives find it by one spelling
             if to is not None and self._server.hooks.outbound.run(session, to, stanza):
                 return 0
             if stanza.kind == "message":

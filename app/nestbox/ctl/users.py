@@ -56,6 +56,12 @@ def add_parser(
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    about = "Change how a user is served. Messages are never kept for longer than archive.days of the configuration."
+    parser = add(commands, "set", _set, about, "nestboxctl user set alice --archive-days 30")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--archive-days", metavar="N", type=_days, required=True, help="days to keep messages; 0: as all others"
+    )
     parser = add(commands, "list", _list, "List the users.", "nestboxctl user list --json")
     parser.add_argument("--json", action="store_true", help="as a JSON list")
 
@@ -92,6 +98,22 @@ async def _enabled(args: argparse.Namespace, config: Config, enabled: bool) -> N
         await store.accounts.set_enabled(name, enabled)
     await tell_workers(config, name)
     print(f"{'Enabled' if enabled else 'Disabled'} {name}@{config.domain}.")
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise argparse.ArgumentTypeError("it is a number of days, from 0 to 99999")
+    return int(text)
+
+
+async def _set(args: argparse.Namespace, config: Config) -> None:
+    name = username(config, args.name)
+    if 0 < config.archive.days < args.archive_days:
+        raise CommandError(f"No messages are kept for longer than {config.archive.days} days (archive.days).")
+    async with opened(config) as store:
+        await store.accounts.set_archive_days(name, args.archive_days or None)
+    kept = f"{args.archive_days} days" if args.archive_days else "as long as everybody's"
+    print(f"Messages of {name}@{config.domain} are kept {'for ' if args.archive_days else ''}{kept}.")
 
 
 async def _delete(args: argparse.Namespace, config: Config) -> None:

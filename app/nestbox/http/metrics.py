@@ -118,6 +118,11 @@ class Metrics(Collector):
         yield _gauge("nestbox_commit_waiting_rows", "Rows that wait for a commit", {(): committer.waiting_rows})
         yield _gauge("nestbox_commit_waiting_bytes", "Bytes that wait for a commit", {(): committer.waiting_bytes})
 
+        reads = {("used",): self._server.store.replica.used, ("behind",): self._server.store.replica.behind}
+        yield _counter(
+            "nestbox_replica_reads", "Reads of the archive, by whether the replica could serve", reads, "replica"
+        )
+
     def _bus(self) -> Iterator[Metric]:
         bus = self._server.bus
         messages = {("in",): bus.counts.received, ("out",): bus.counts.sent}

@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["XEPS", "keeps", "setup", "timestamp"]
 
-XEPS = (
-    Xep(313, "1.1", "``with`` matches bare addresses; rooms archive for themselves"),
-    Xep(441, "0.2.0"),
-)
+XEPS = (Xep(313, "1.1.3"), Xep(441, "0.2.0"))
 
 MAX_PREFS = 1_000  # addresses in a list
 PREFS = f"{{{ns.MAM}}}prefs"

@@ -41,17 +41,14 @@ async def fetch(server: Server, owner: int, query: Query) -> tuple[list[ArchiveR
     store = server.store.archive
     await server.store.committer.flush()  # a client finds what it has just sent
     await _check_edges(server, owner, query)
+    names = ("with_", "full", "start", "end", "after", "before", "ids")
+    filters = {name: getattr(query, name) for name in names}
     if query.page.max == 0:
-        count = await store.count(owner, with_=query.with_, start=query.start, end=query.end)
+        count = await store.count(owner, **filters)
         return [], _fin([], count == 0, count)
     page = await store.query(
         owner,
-        with_=query.with_,
-        start=query.start,
-        end=query.end,
-        after=query.after,
-        before=query.before,
-        ids=query.ids,
+        **filters,
         limit=min(query.page.max or PAGE, MAX_PAGE),
         backward=query.page.backward,
     )

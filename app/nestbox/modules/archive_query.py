@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from nestbox.core.errors import StanzaError
-from nestbox.core.jid import parse_jid
+from nestbox.core.jid import JID, parse_jid
 from nestbox.modules import dataforms, rsm
 from nestbox.modules.dataforms import Field
 from nestbox.modules.rsm import PageRequest
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el
+from nestbox.wire.element import Element, el, escape_attribute
 
 __all__ = ["FLIP_PAGE", "QUERY", "Query", "parse_query", "query_form"]
 
@@ -32,6 +32,8 @@ _FIELDS = (
 class Query:
     """A query: filters (``start`` and ``end`` in Unix milliseconds, ids as numbers), the page, and how to send it.
 
+    ``full`` is the full JID of ``with``, escaped as in an attribute, None for a bare one.
+
     ``edges`` are all ids that must exist: `item-not-found` otherwise (section 4.3.2).
     """
 
@@ -39,6 +41,7 @@ class Query:
     page: PageRequest
     flip: bool = False
     with_: str | None = None
+    full: bytes | None = None
     start: int | None = None
     end: int | None = None
     after: int | None = None
@@ -66,7 +69,9 @@ def parse_query(query: Element) -> Query:
         elif len(values) != 1:
             raise StanzaError("bad-request", f"The field {name} needs one value.")
         elif name == "with":
-            result.with_ = _bare(values[0])
+            address = _address(values[0])
+            result.with_ = address.bare
+            result.full = escape_attribute(str(address)).encode() if address.is_full else None
         elif name == "start":
             result.start = _milliseconds(values[0])
         elif name == "end":
@@ -96,9 +101,9 @@ def _archive_id(text: str) -> int:
     return int(text)
 
 
-def _bare(text: str) -> str:
+def _address(text: str) -> JID:
     try:
-        return parse_jid(text).bare
+        return parse_jid(text)
     except ValueError as error:
         raise StanzaError("bad-request", str(error)) from None
 

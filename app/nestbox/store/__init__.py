@@ -18,6 +18,7 @@ from nestbox.store.private import Private
 from nestbox.store.pubsub import Pubsub
 from nestbox.store.pubsub_items import PubsubItems
 from nestbox.store.pubsub_people import PubsubPeople
+from nestbox.store.replica import Replica
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
 from nestbox.store.schema import REVISION
@@ -47,11 +48,12 @@ __all__ = [
 class Store:
     """One per process, on its event loop; made by `open_store`."""
 
-    def __init__(self, database: Database, commit_window: float) -> None:
+    def __init__(self, database: Database, commit_window: float, replica_url: str | None) -> None:
         self.database = database
         self.accounts = Accounts(database)
         self.roster = Roster(database)
-        self.archive = Archive(database)
+        self.replica = Replica(database, replica_url)
+        self.archive = Archive(database, self.replica)
         self.offline = Offline(database)
         self.vcards = Vcards(database)
         self.private = Private(database)
@@ -90,6 +92,7 @@ class Store:
     async def close(self) -> None:
         """Write what waits and end all connections."""
         await self.committer.close()
+        await self.replica.close()
         await self.database.close()
 
 
@@ -102,9 +105,9 @@ def _upgrade(connection: Connection) -> None:
     migrations.upgrade(connection)
 
 
-async def open_store(url: str, commit_window: float = 0.02) -> Store:
+async def open_store(url: str, commit_window: float = 0.02, replica_url: str | None = None) -> Store:
     """Open ``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds.
 
-    Nothing is connected yet. Raises StoreError for another URL.
+    The archive is read from a replica where there is one. Nothing is connected yet. Raises StoreError for another URL.
     """
-    return Store(Database(url), commit_window)
+    return Store(Database(url), commit_window, replica_url)

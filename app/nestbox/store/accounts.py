@@ -101,6 +101,15 @@ class Accounts:
             user_id = await _id(connection, username)
             await connection.execute(update(accounts).where(accounts.c.id == user_id).values(enabled=enabled))
 
+    async def set_archive_days(self, username: str, days: int | None) -> None:
+        """Keep an account's messages for so many days at the most, None: as the configuration says.
+
+        Raises NoSuchAccount.
+        """
+        async with self._database.write() as connection:
+            user_id = await _id(connection, username)
+            await connection.execute(update(accounts).where(accounts.c.id == user_id).values(archive_days=days))
+
     async def delete(self, username: str) -> None:
         """Erase an account and all that is kept for it, in one transaction. Raises NoSuchAccount."""
         async with self._database.write() as connection:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Column, ColumnElement, Select, delete, func, select, update
+from sqlalchemy import Column, ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.store import partitions
 from nestbox.store.database import Database
+from nestbox.store.replica import Replica
 from nestbox.store.rooms import archive_owner
 from nestbox.store.schema import accounts, archive, archive_prefs, offline, rooms
 from nestbox.store.upsert import upsert
@@ -62,14 +63,16 @@ class Maintained:
 class Archive:
     """Every method may raise StoreError. ``owner`` is the id of the account, or `archive_owner` of the room."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, replica: Replica) -> None:
         self._database = database
+        self._replica = replica
 
     async def query(
         self,
         owner: int,
         *,
         with_: str | None = None,
+        full: bytes | None = None,
         start: int | None = None,
         end: int | None = None,
         after: int | None = None,
@@ -81,12 +84,12 @@ class Archive:
         """One page. ``start`` and ``end`` are Unix milliseconds, inclusive; ``after`` and ``before`` ids, exclusive.
 
         ``with_`` is an address as the rows have it; ``backward`` takes the last ``limit`` rows of what matches, not
-        the first.
+        the first. ``full`` narrows it to a full JID, escaped as in an attribute.
         """
         if limit <= 0:
             return Page([], False)
-        query = page_query(_where(owner, with_, start, end, after, before, ids), limit, backward)
-        async with self._database.read() as connection:
+        query = page_query(_where(owner, with_, start, end, after, before, ids, full), limit, backward)
+        async with self._replica.read() as connection:
             rows = [ArchiveRow(row.id, row.stanza) for row in await connection.execute(query)]
         complete = len(rows) <= limit
         del rows[limit:]
@@ -95,17 +98,26 @@ class Archive:
         return Page(rows, complete)
 
     async def count(
-        self, owner: int, *, with_: str | None = None, start: int | None = None, end: int | None = None
+        self,
+        owner: int,
+        *,
+        with_: str | None = None,
+        full: bytes | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        after: int | None = None,
+        before: int | None = None,
+        ids: Sequence[int] | None = None,
     ) -> int:
         """How many rows match."""
-        where = _where(owner, with_, start, end, None, None, None)
-        async with self._database.read() as connection:
+        where = _where(owner, with_, start, end, after, before, ids, full)
+        async with self._replica.read() as connection:
             return (await connection.execute(select(func.count()).select_from(archive).where(*where))).scalar_one()
 
     async def ends(self, owner: int) -> tuple[int, int] | None:
         """The ids of the first and the last row; None for an empty archive."""
         query = select(func.min(archive.c.id), func.max(archive.c.id)).where(archive.c.owner == owner)
-        async with self._database.read() as connection:
+        async with self._replica.read() as connection:
             first, last = (await connection.execute(query)).one()
         return None if first is None else (first, last)
 
@@ -144,27 +156,36 @@ class Archive:
     async def maintain(self, months_ahead: int = 2, retention_days: int = 0, now_ms: int | None = None) -> Maintained:
         """Keep partitions ready for the coming months and remove what is older than ``retention_days`` (0: nothing).
 
-        Runs beside the workers. Whole months go by dropping their partition, the rest in short transactions. What a
-        deletion left behind, since its account's messages were on their way, is erased, too.
+        An account may have a shorter time of its own. Runs beside the workers. Whole months go by dropping their
+        partition, the rest in short transactions. What a deletion left behind, since its account's messages were on
+        their way, is erased, too.
         """
         now_ms = now_ms or time.time_ns() // 1_000_000
-        cutoff = ms_to_id(now_ms - retention_days * _DAY_MS) if retention_days else None
+
+        def oldest(days: int | None) -> int:
+            """The first id to keep; nothing is as old as 0."""
+            return ms_to_id(now_ms - days * _DAY_MS) if days else 0
+
+        cutoff = oldest(retention_days)
         done = Maintained([], [], 0)
         if self._database.kind == "mariadb":
             async with self._database.write() as connection:
                 done.created = await partitions.extend(connection, now_ms, months_ahead)
-                if cutoff is not None:
+                if cutoff:
                     done.dropped = await partitions.drop(connection, cutoff)
         async with self._database.read() as connection:
             kept = await _owners(connection, archive.c.owner)
             waiting = await _owners(connection, offline.c.user_id)
-            known = set((await connection.execute(select(accounts.c.id))).scalars())
-            known.update(archive_owner(room) for room in (await connection.execute(select(rooms.c.id))).scalars())
+            known: dict[int, int] = {}
+            for row in await connection.execute(select(accounts.c.id, accounts.c.archive_days)):
+                known[row.id] = max(cutoff, oldest(row.archive_days))
+            for room in (await connection.execute(select(rooms.c.id))).scalars():
+                known[archive_owner(room)] = cutoff
         removals = [delete(archive).where(archive.c.owner == owner) for owner in kept if owner not in known]
         removals += [delete(offline).where(offline.c.user_id == owner) for owner in waiting if owner not in known]
-        if cutoff is not None:
-            old = archive.c.id < cutoff
-            removals += [delete(archive).where(archive.c.owner == owner, old) for owner in kept if owner in known]
+        for owner in kept:
+            if known.get(owner):
+                removals.append(delete(archive).where(archive.c.owner == owner, archive.c.id < known[owner]))
         for start in range(0, len(removals), 50):
             async with self._database.write() as connection:
                 for statement in removals[start : start + 50]:
@@ -190,10 +211,13 @@ def _where(
     after: int | None,
     before: int | None,
     ids: Sequence[int] | None,
+    full: bytes | None = None,
 ) -> list[ColumnElement[bool]]:
     where = [archive.c.owner == owner]
     if with_ is not None:
         where.append(archive.c.peer == with_)
+        if full is not None:
+            where.append(_names(full))
     if start is not None:
         where.append(archive.c.id >= ms_to_id(start))
     if end is not None:
@@ -205,6 +229,12 @@ def _where(
     if ids is not None:
         where.append(archive.c.id.in_(ids))
     return where
+
+
+def _names(full: bytes) -> ColumnElement[bool]:
+    """Whether the start tag, whose values have no >, is from or to a full JID."""
+    tag = func.substr(archive.c.stanza, 1, func.instr(archive.c.stanza, b">"))
+    return or_(*(func.instr(tag, b' %s="%s"' % (name, full)) > 0 for name in (b"from", b"to")))
 
 
 def page_query(where: Sequence[ColumnElement[bool]], limit: int, backward: bool) -> Select[tuple[int, bytes]]:

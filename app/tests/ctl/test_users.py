@@ -5,10 +5,12 @@ import json
 import os
 import resource
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
+from nestbox.core.ids import ms_to_id
 from nestbox.store import open_store
 from nestbox.store.passwords import ITERATIONS
 from tests.ctl.conftest import Ctl
@@ -38,6 +40,26 @@ async def test_users_come_change_and_go(database_url: str, tmp_path: Path) -> No
     assert await users(ctl) == {"bob": True, "josé": True}
     for command in (["passwd"], ["disable"], ["enable"], ["delete", "--yes"]):
         assert await ctl.fails("user", command[0], "alice", *command[1:]) == "There is no user alice."
+
+
+async def test_a_user_may_have_messages_kept_for_a_shorter_time(tmp_path: Path) -> None:
+    ctl = Ctl(tmp_path, archive={"days": 90})
+    await ctl.ok("migrate")
+    await ctl.ok("user", "add", "alice")
+    store = await open_store(ctl.settings["database"]["url"])
+    alice = (await store.accounts.get("alice")).id
+    for days in (40, 20, 1):
+        store.committer.archive(alice, ms_to_id(int((time.time() - days * 86_400) * 1000)), "bob@x", b"<message/>")
+    await store.committer.flush()
+    assert "kept for 30 days" in await ctl.ok("user", "set", "alice", "--archive-days", "30")
+    assert await ctl.ok("maintenance") == "Removed 1 old messages.\n"
+    assert await store.archive.count(alice) == 2
+    assert "90 days" in await ctl.fails("user", "set", "alice", "--archive-days", "91")
+    assert "as long as everybody's" in await ctl.ok("user", "set", "alice", "--archive-days", "0")
+    assert await ctl.ok("maintenance") == ""
+    assert await ctl.fails("user", "set", "bob", "--archive-days", "1") == "There is no user bob."
+    assert (await ctl.run("user", "set", "alice", "--archive-days", "-1")).status == 2
+    await store.close()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "alice@elsewhere.test", "a/b", "<x>", "x" * 1024])

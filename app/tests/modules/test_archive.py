@@ -242,6 +242,27 @@ async def test_filters(world, alice, bob):
     assert (await query(alice, form(include_groupchat="true"))).ids == [first, last]
 
 
+async def test_with_a_full_address(alice, bob):
+    await say(alice, bob.bare, "to all of bob's devices")
+    await say(alice, bob.jid.replace("bob@nestbox", "BOB@Nestbox"), "to this one")
+    assert (await query(alice, form(with_=bob.jid))).bodies == ["to this one"]
+    assert (await query(alice, form(with_=f"{bob.bare}/elsewhere"))).bodies == []
+    assert (await query(bob, form(with_=alice.jid))).bodies == ["to all of bob's devices", "to this one"]
+
+
+async def test_only_what_matches_is_counted(alice, bob):
+    await say(alice, bob.bare, "one")
+    await say(alice, bob.jid, "two", "three")
+    first, second, _ = (await query(alice)).ids
+    for filters, expected in (
+        (form(with_=bob.jid), "2"),
+        (form(after_id=second), "1"),
+        (form(before_id=second), "1"),
+        (form(ids=[first, second]), "2"),
+    ):
+        assert (await query(alice, filters, rsm(max=0))).rsm("count") == expected
+
+
 async def test_times(alice, bob):
     await say(alice, bob.bare, "first")
     await asyncio.sleep(0.02)

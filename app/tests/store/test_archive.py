@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nestbox.core.ids import ms_to_id
-from nestbox.store import Store
+from nestbox.store import NoSuchAccount, Store
 from nestbox.store.archive import _where, page_query
 
 YEAR = datetime.now(UTC).year + 2  # migrating makes this month's partitions; the tests go on from a later year
@@ -26,9 +27,19 @@ PEERS = ("bob@x", "carol@x")
 async def fill(store: Store, owner: int, count: int, step_ms: int = 3 * DAY) -> list[tuple[int, str]]:
     rows = [(ms_to_id(MAY + index * step_ms) + index % 3, PEERS[index % 2]) for index in range(count)]
     for id_, peer in rows:
-        store.committer.archive(owner, id_, peer, b"<message>%d</message>" % id_)
+        store.committer.archive(owner, id_, peer, message(id_, peer))
     await store.committer.flush()
     return rows
+
+
+def resource(id_: int) -> str:
+    """The resource that a row's peer used: some messages go to the bare address."""
+    return ("", "/phone", "/a&amp;b")[(id_ >> 16) // DAY % 3]
+
+
+def message(id_: int, peer: str) -> bytes:
+    address = ("from", "to")[id_ % 2]
+    return f'<message {address}="{peer}{resource(id_)}"><body> from="{peer}/phone"</body></message>'.encode()
 
 
 async def test_paging_in_either_direction_gives_the_whole_list(store: Store) -> None:
@@ -36,13 +47,19 @@ async def test_paging_in_either_direction_gives_the_whole_list(store: Store) -> 
     alice, bob = [(await store.accounts.create(name, "x")).id for name in ("alice", "bob")]
     rows = await fill(store, alice, 40)
     await fill(store, bob, 5)
+    peers = dict(rows)
     loop = asyncio.get_running_loop()
 
-    async def page_through(size: int, backward: bool, with_: str | None, start: int | None, end: int | None) -> None:
+    async def page_through(
+        size: int, backward: bool, peer: tuple[str | None, str | None], start: int | None, end: int | None
+    ) -> None:
+        with_, ending = peer
+        full = None if ending is None else f"{with_}{ending}".encode()
         expected = [
             id_
             for id_, peer in rows
             if (with_ is None or peer == with_)
+            and (ending is None or resource(id_) == ending)
             and (start is None or id_ >= ms_to_id(start))
             and (end is None or id_ < ms_to_id(end + 1))
         ]
@@ -51,24 +68,25 @@ async def test_paging_in_either_direction_gives_the_whole_list(store: Store) -> 
         while True:
             paging = {"before": edge} if backward else {"after": edge}
             page = await store.archive.query(
-                alice, with_=with_, start=start, end=end, limit=size, backward=backward, **paging
+                alice, with_=with_, full=full, start=start, end=end, limit=size, backward=backward, **paging
             )
             ids = [row.id for row in page.rows]
             assert ids == sorted(ids) and len(ids) <= size
-            assert all(row.stanza == b"<message>%d</message>" % row.id for row in page.rows)
+            assert all(row.stanza == message(row.id, peers[row.id]) for row in page.rows)
             found = ids + found if backward else found + ids
             if page.complete:
                 break
             edge = ids[0] if backward else ids[-1]
         assert found == expected
-        assert await store.archive.count(alice, with_=with_, start=start, end=end) == len(expected)
+        assert await store.archive.count(alice, with_=with_, full=full, start=start, end=end) == len(expected)
 
+    named = [(None, None), *((peer, end) for peer in (*PEERS, "none@x") for end in (None, "/phone", "/a&amp;b", "/x"))]
     times = st.one_of(st.none(), st.integers(MAY - DAY, MAY + 130 * DAY), st.sampled_from([MAY, MAY + 3 * DAY]))
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.integers(1, 45), st.booleans(), st.sampled_from([None, *PEERS, "none@x"]), times, times)
-    def check(size: int, backward: bool, with_: str | None, start: int | None, end: int | None) -> None:
-        asyncio.run_coroutine_threadsafe(page_through(size, backward, with_, start, end), loop).result(60)
+    @given(st.integers(1, 45), st.booleans(), st.sampled_from(named), times, times)
+    def check(size, backward, peer, start, end) -> None:
+        asyncio.run_coroutine_threadsafe(page_through(size, backward, peer, start, end), loop).result(60)
 
     await asyncio.to_thread(check)
 
@@ -101,7 +119,7 @@ async def test_preferences_have_defaults_and_are_replaced(store: Store) -> None:
 
 
 async def explain(store: Store, **options: object) -> list[dict[str, object]]:
-    paging = {name: options.pop(name, None) for name in ("with_", "start", "end", "after", "before", "ids")}
+    paging = {name: options.pop(name, None) for name in ("with_", "start", "end", "after", "before", "ids", "full")}
     query = page_query(_where(1, *paging.values()), 50, bool(options.pop("backward", False)))
     sqlite = store.database.kind == "sqlite"
     async with store.database.read() as connection:
@@ -121,7 +139,9 @@ async def test_reads_walk_an_index_and_never_sort(store: Store) -> None:
         {"after": ms_to_id(MAY)},
         {"before": ms_to_id(MAY + 60 * DAY), "backward": True},
         {"start": MAY, "end": MAY + DAY},
+        {"ids": [ms_to_id(MAY), ms_to_id(MAY + DAY)]},
         {"with_": "bob@x"},
+        {"with_": "bob@x", "full": b"bob@x/phone"},
         {"with_": "bob@x", "before": ms_to_id(MAY + 60 * DAY), "backward": True},
     ):
         plan = await explain(store, **options)
@@ -144,6 +164,8 @@ async def test_mariadb_reads_only_the_partitions_of_the_time(mariadb_store: Stor
         ({"after": ms_to_id(july)}, f"p{YEAR}07,p{YEAR}08,pmax"),
         ({"before": ms_to_id(june), "backward": True}, ",".join([*before[:-1], f"p{YEAR}05"])),
         ({"with_": "bob@x", "start": june, "end": july - 1}, f"p{YEAR}06"),
+        ({"with_": "bob@x", "full": b"bob@x/a", "after": ms_to_id(july)}, f"p{YEAR}07,p{YEAR}08,pmax"),
+        ({"start": june, "before": ms_to_id(july), "backward": True}, f"p{YEAR}06"),
         ({"ids": [next(id_ for id_ in ids if id_ > ms_to_id(june))]}, f"p{YEAR}06"),
     ):
         assert (await explain(store, **options))[0]["partitions"] == partitions
@@ -188,6 +210,24 @@ async def test_retention_keeps_what_is_young(store: Store) -> None:
     assert await store.archive.count(alice) == 30
     await store.archive.maintain(retention_days=10, now_ms=MAY + 30 * DAY)
     assert [row.id for row in (await store.archive.query(alice)).rows] == rows[20:]
+
+
+async def test_an_account_may_have_a_shorter_time_of_its_own(store: Store) -> None:
+    alice, bob = [(await store.accounts.create(name, "x")).id for name in ("alice", "bob")]
+    rows = [id_ for id_, _ in await fill(store, alice, 30, DAY)]
+    await fill(store, bob, 30, DAY)
+    await store.accounts.set_archive_days("alice", 5)
+    await store.archive.maintain(now_ms=MAY + 30 * DAY)
+    assert [row.id for row in (await store.archive.query(alice)).rows] == rows[25:]
+    assert await store.archive.count(bob) == 30
+    await store.accounts.set_archive_days("alice", 20)  # longer than everybody's has no effect
+    await store.archive.maintain(retention_days=3, now_ms=MAY + 30 * DAY)
+    assert [await store.archive.count(owner) for owner in (alice, bob)] == [3, 3]
+    await store.accounts.set_archive_days("alice", None)
+    await store.archive.maintain(now_ms=MAY + 60 * DAY)
+    assert await store.archive.count(alice) == 3
+    with pytest.raises(NoSuchAccount):
+        await store.accounts.set_archive_days("nobody", 5)
 
 
 async def test_what_came_during_a_deletion_is_erased_by_maintenance(store: Store) -> None:
