@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from load import chat, cpu_seconds, log_in, pss_kib
+from logins import CONTACTS, fill_rosters, measure_logins
 from nestbox.store import open_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
@@ -43,19 +44,24 @@ class Peer:
     database_pid: int | None = None
 
 
-def users(count: int) -> list[str]:
+def users(count: int, letter: str = "u") -> list[str]:
     """The names of the accounts."""
-    return [f"u{number}" for number in range(count)]
+    return [f"{letter}{number}" for number in range(count)]
 
 
-async def create_accounts(url: str, count: int) -> None:
-    """Fill an empty database; all have the same password and keys, which saves minutes here and there."""
+async def create_accounts(url: str, count: int, sociable: int) -> None:
+    """Fill an empty database; all have the same password and keys, which saves minutes here and there.
+
+    ``sociable`` more accounts, named t0, t1 ..., have full rosters.
+    """
     store = await open_store(url)
     await store.migrate()
     await store.accounts.create("first", PASSWORD)
     keys = (await store.accounts.get("first")).keys
-    await store.accounts.create_many([(user, keys) for user in users(count)])
+    names = users(sociable, "t")
+    await store.accounts.create_many([(user, keys) for user in users(count) + names])
     await store.close()
+    await fill_rosters(url, names, users(CONTACTS), DOMAIN)
 
 
 def wait_for(condition, what: str, seconds: float = 60) -> None:
@@ -82,7 +88,7 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
 
 
 @contextlib.contextmanager
-def nestbox(folder: Path, count: int, *, archive: str, websocket: bool) -> Iterator[Peer]:
+def nestbox(folder: Path, count: int, *, archive: str, websocket: bool, sociable: int = 0) -> Iterator[Peer]:
     """One worker with ``count`` accounts; ``archive`` is 'off', 'sqlite' or 'mariadb'."""
     with contextlib.ExitStack() as stack:
         database_pid = None
@@ -100,7 +106,7 @@ def nestbox(folder: Path, count: int, *, archive: str, websocket: bool) -> Itera
             "tls: {require: false}\nlog: {level: warning}\n"
             f"listen: {{http: 'unix:{folder}/http.sock', c2s: '', c2s_tls: 'unix:{folder}/c2s.sock', metrics: ''}}\n"
         )
-        asyncio.run(create_accounts(url, count))
+        asyncio.run(create_accounts(url, count, sociable))
         process = stack.enter_context(ended(subprocess.Popen([*NESTBOX, "--config", config])))
         socket = folder / ("http.sock" if websocket else "c2s.sock")
         wait_for(socket.exists, "the worker's socket")
@@ -174,6 +180,28 @@ ROWS = (
 )
 
 
+def print_logins(count: int, only: str) -> None:
+    """Print what log-ins cost, for each database and transport."""
+    print(f"\nCPU ms of one log-in, {count} of them; the first after the worker's start / again\n")
+    print(
+        f"| server, archive, transport | empty roster | {CONTACTS} contacts, half of them online |\n| --- | --- | --- |"
+    )
+    for make, archive, websocket in ROWS:
+        name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
+        if make is not nestbox or archive == "off" or only.lower() not in name.lower():
+            continue
+        with (
+            tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder,
+            make(Path(folder), count, archive=archive, websocket=websocket, sociable=count // 10) as peer,
+        ):
+            row = asyncio.run(
+                measure_logins(
+                    peer.pid, peer.address, DOMAIN, PASSWORD, count, websocket=peer.websocket, proxy=peer.proxy
+                )
+            )
+        print(f"| {name} | {row[0]:.2f} / {row[1]:.2f} | {row[2]:.2f} / {row[3]:.2f} |", flush=True)
+
+
 def machine() -> str:
     """The machine in one line."""
     model = next(
@@ -193,6 +221,9 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=4000, help="idle sessions on one worker (%(default)s)")
     parser.add_argument("--rate", type=float, default=500, help="messages per second in all (%(default)s)")
     parser.add_argument("--seconds", type=float, default=12, help="length of the chat (%(default)s)")
+    parser.add_argument(
+        "--logins", type=int, default=1000, help="accounts that log in for the table of log-ins, 0: none"
+    )
     parser.add_argument("--only", default="", help="only rows whose name contains this, such as 'Nestbox mariadb'")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -209,7 +240,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for make, archive, websocket in ROWS:
         name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
-        if arguments.only.lower() not in name.lower():
+        if not arguments.sessions or arguments.only.lower() not in name.lower():
             continue
         if make is prosody and not shutil.which("prosody"):
             print(f"| {name} | not installed | | | | | | |")
@@ -225,6 +256,8 @@ def main() -> None:
             f"| {row['sent'] - row['received']:.0f} |",
             flush=True,
         )
+    if arguments.logins:
+        print_logins(arguments.logins, arguments.only)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,10 @@ class Tls(Struct, forbid_unknown_fields=True):
 
 
 class Sasl(Struct, forbid_unknown_fields=True):
-    """Mechanisms beside SCRAM."""
+    """Mechanisms beside SCRAM; ``token_days`` is how long a client that stays away can come back by its token."""
 
     plain: bool = False
+    token_days: Positive = 21
 
 
 class Web(Struct, forbid_unknown_fields=True):
@@ -147,6 +148,7 @@ class Limits(Struct, forbid_unknown_fields=True):
     unacked_bytes: Positive = 4 * 1024 * 1024
     write_buffer_bytes: Positive = 4 * 1024 * 1024
     directed_presences: Positive = 1_000
+    token_clients: Positive = 50
     command_sessions: Positive = 10
     command_seconds: Positive = 600
     rooms_per_user: Positive = 100

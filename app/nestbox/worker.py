@@ -27,6 +27,7 @@ from nestbox.net.transport import TransportOptions
 from nestbox.protocol.stream import StreamOptions
 from nestbox.store import StoreError, open_store
 from nestbox.store.passwords import ITERATIONS
+from nestbox.wire.element import namespace
 
 __all__ = ["StartError", "run"]
 
@@ -67,7 +68,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     stack.push_async_callback(store.close)
     await store.check_schema()
     bus = open_bus(config.bus.url, worker)
-    server = Server(config, store, bus, IdSource(worker))
+    server = Server(config, store, bus, IdSource(worker), _secret(Path(config.state_dir)))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.registry.reload())
     bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
@@ -84,10 +85,11 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
         require_tls=config.tls.require,
         plain_allowed=config.sasl.plain,
         features_after_auth=list(server.stream_features),
+        inline=list(dict.fromkeys(map(namespace, server.inline))),
         max_bytes_before_auth=limits.stanza_bytes_before_login,
         max_bytes=limits.stanza_bytes,
         idle_seconds=limits.idle_seconds,
-        secret=_secret(Path(config.state_dir)),
+        secret=server.secret,
         iterations=ITERATIONS,
     )
     connections = Connections(server, options, tls)
@@ -107,7 +109,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
 
 
 def _secret(folder: Path) -> bytes:
-    """32 bytes that all workers share and keep: salts made up from them for unknown names look like real ones."""
+    """32 bytes that all workers share and keep: tokens are made from them, and salts for names that do not exist."""
     path = folder / "secret"
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as new:  # mode 0600

@@ -6,7 +6,7 @@ from pathlib import Path
 import nestbox
 
 ROOT = Path(nestbox.__file__).parent
-BELOW_ALL = {"nestbox.core.jid", "nestbox.core.errors", "nestbox.core.ids"}
+BELOW_ALL = {"nestbox.core.jid", "nestbox.core.errors", "nestbox.core.ids", "nestbox.log"}
 MAY_IMPORT = {
     "wire": {"wire"},
     "protocol": {"wire", "protocol"},

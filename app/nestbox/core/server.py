@@ -14,12 +14,14 @@ from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import Hooks
 from nestbox.core.jid import prepare_resource
+from nestbox.core.logins import Logins
 from nestbox.core.questions import Questions
 from nestbox.core.registry import Entry, Registry
 from nestbox.core.resumption import Resumption
 from nestbox.core.router import Router
 from nestbox.core.session import Link, Session
 from nestbox.core.users import Users
+from nestbox.wire.element import Element
 from nestbox.wire.stanza import readdress
 
 if TYPE_CHECKING:
@@ -60,8 +62,9 @@ class Counts:
 class Server:
     """Joins configuration, store, bus, registry, router and hooks; modules add themselves to it in ``setup``."""
 
-    def __init__(self, config: Config, store: Store, bus: Bus, ids: IdSource) -> None:
+    def __init__(self, config: Config, store: Store, bus: Bus, ids: IdSource, secret: bytes | None = None) -> None:
         self.config = config
+        self.secret = secret or secrets.token_bytes(32)  # all workers have the same
         self.store = store
         self.bus = bus
         self.ids = ids
@@ -84,6 +87,10 @@ class Server:
         self.commands: dict[str, object] = {}
         # Stream features after authentication, as canonical bytes (RFC 6120, section 4.3.2).
         self.stream_features: list[bytes] = []
+        # What Bind 2 can switch on, by tag (XEP-0386, section 3.2): handler(session, element), before others see the
+        # session; and what a client is told when it is bound so: coroutine(session) of children of <bound/>.
+        self.inline: dict[str, Callable[[Session, Element], None]] = {}
+        self.bound: list[Callable[[Session], Awaitable[bytes]]] = []
         # What a client may send beside stanzas, by tag: handler(session, element).
         self.nonzas: dict[str, object] = {}
         # Set by XEP-0114 where components are expected: `nestbox.modules.components.Components`.
@@ -96,6 +103,7 @@ class Server:
         self._ticks = 0
         self.questions = Questions(self)
         self.resumption = Resumption(self)
+        self.logins = Logins(self)
         self.enable_sm = self.resumption.enable
         self.resume = self.resumption.resume
         for op, handler in (
@@ -119,10 +127,19 @@ class Server:
 
     # sessions
 
-    async def bind(self, link: Link, username: str, resource: str | None, address: str, transport: str) -> Session:
+    async def bind(
+        self,
+        link: Link,
+        username: str,
+        resource: str | None,
+        address: str,
+        transport: str,
+        prepare: Callable[[Session], None] = lambda session: None,
+    ) -> Session:
         """Bind a resource (RFC 6120, section 7). The newer session wins a conflict (section 7.7.2.2).
 
-        Raises StanzaError: bad-request for an impossible resource, resource-constraint for one session too many.
+        ``prepare`` is called before others see the session. Raises StanzaError: bad-request for an impossible resource,
+        resource-constraint for one session too many.
         """
         user = await self.users.load(username)
         if user is None or not user.enabled:
@@ -143,6 +160,7 @@ class Server:
         since = int(time.time())
         entry = Entry(user.jid, resource, self.bus.worker, self.ids.next(), None, False, since, address, transport)
         session = Session(user, entry, link)
+        prepare(session)
         await self.registry.add(session)
         self.hooks.session_bound.run(session)
         return session

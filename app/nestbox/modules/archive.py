@@ -23,7 +23,7 @@ from nestbox.modules.stanza_ids import stanza_id_bytes
 from nestbox.store.archive import Prefs
 from nestbox.store.errors import StoreBusy
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el
+from nestbox.wire.element import Element, el, to_bytes
 from nestbox.wire.stanza import STANZA_ID
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def setup(server: Server) -> None:
         return
     module = _Archive(server)
     server.hooks.message_archive.add(module.archive)
+    server.bound.append(module.bound)
     server.account_features.update((ns.MAM, ns.MAM_EXTENDED))
     server.router.iq("account", "get", QUERY, lambda context: _own(context) and query_form())
     server.router.iq("account", "set", QUERY, module.query)
@@ -122,6 +123,10 @@ class _Archive:
 
     async def metadata(self, context: IqContext) -> Element:
         return await ends(self._server, _own(context).user.id)
+
+    async def bound(self, session: Session) -> bytes:
+        """The same for a client that was bound a moment ago (XEP-0386, section 3.2)."""
+        return to_bytes(await ends(self._server, session.user.id))
 
     # preferences
 

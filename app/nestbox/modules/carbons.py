@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nestbox.core.hooks import IqContext, MessageContext
     from nestbox.core.registry import Entry
     from nestbox.core.server import Server
+    from nestbox.core.session import Session
 
 __all__ = ["XEPS", "setup"]
 
@@ -40,8 +41,13 @@ def setup(server: Server) -> None:
     server.hooks.message_delivered.add(carbons.copy)
     server.router.iq("account", "set", f"{{{ns.CARBONS}}}enable", lambda context: carbons.switch(context, True))
     server.router.iq("account", "set", f"{{{ns.CARBONS}}}disable", lambda context: carbons.switch(context, False))
+    server.inline[f"{{{ns.CARBONS}}}enable"] = _enable_inline
     server.host_features.add(ns.CARBONS)
     server.account_features.add(ns.CARBONS)
+
+
+def _enable_inline(session: Session, element: Element) -> None:
+    session.entry.carbons = True  # nobody has heard of the entry yet (XEP-0386)
 
 
 def _note_private(context: MessageContext) -> None:

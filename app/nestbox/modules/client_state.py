@@ -37,8 +37,8 @@ def urgent(stanza: Stanza) -> bool:
 def setup(server: Server) -> None:
     """Offer the feature and listen to what clients say."""
     server.stream_features.append(f'<csi xmlns="{ns.CSI}"/>'.encode())
-    server.nonzas[f"{{{ns.CSI}}}active"] = _active
-    server.nonzas[f"{{{ns.CSI}}}inactive"] = _inactive
+    for name, handler in (("active", _active), ("inactive", _inactive)):
+        server.nonzas[f"{{{ns.CSI}}}{name}"] = server.inline[f"{{{ns.CSI}}}{name}"] = handler
     server.router.urgent = urgent
 
 

@@ -24,7 +24,7 @@ from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
 from nestbox.store.errors import StoreBusy
 from nestbox.wire import ns
 from nestbox.wire.element import el
-from nestbox.wire.stanza import id_by
+from nestbox.wire.stanza import id_by, parse_stanza
 
 if TYPE_CHECKING:
     from nestbox.core.hooks import MessageContext
@@ -56,6 +56,7 @@ def setup(server: Server) -> None:
     server.hooks.session_available.add(offline.available)
     server.hooks.session_resumed.add(offline.available)
     server.registry.on(reg.Offline, offline.arrived)
+    server.bound.append(offline.clear)
     server.host_features.add("msgoffline")  # XEP-0160, section 5
 
 
@@ -132,12 +133,27 @@ class _Offline:
         if _ready(session):
             self._server.spawn(self._hand_out(session))
 
-    async def _hand_out(self, session: Session) -> None:
-        user_id = session.user.id
+    async def clear(self, session: Session) -> bytes:
+        """Forget what a client that binds by XEP-0386 gets from the archive (section 3.2); the rest it is sent."""
+        user = session.user
+        async with self._lock(user.id):
+            await self._committer.flush()
+            rows = await self._server.store.offline.fetch(user.id, self._limit)
+            kept = [row_id for row_id, data in rows if id_by(parse_stanza(data), user.jid) is not None]
+            if kept:
+                await self._server.store.offline.delete(user.id, kept)
+            self._counts.pop(user.id, None)
+        return b""
+
+    def _lock(self, user_id: int) -> asyncio.Lock:
         lock = self._locks.get(user_id)
         if lock is None:
             lock = self._locks[user_id] = asyncio.Lock()
-        async with lock:  # two at once would hand out the same rows twice
+        return lock
+
+    async def _hand_out(self, session: Session) -> None:
+        user_id = session.user.id
+        async with self._lock(user_id):  # two at once would hand out the same rows twice
             await self._committer.flush()
             while _ready(session):
                 rows = await self._server.store.offline.fetch(user_id, PAGE)

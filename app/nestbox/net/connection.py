@@ -7,29 +7,32 @@ connection is busy, reading pauses if more comes, and the next stanza waits (RFC
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nestbox.core.errors import StanzaError, StreamError
+from nestbox.core.errors import SaslError, StanzaError, StreamError
 from nestbox.core.jid import prepare_localpart
+from nestbox.log import short_address
 from nestbox.protocol.stream import (
     Ack,
     AckRequest,
     Authenticated,
     BindRequest,
     Closed,
-    Credentials,
     EnableSm,
+    Establish,
+    LoginFailed,
     Lookup,
     Nonza,
     ResumeRequest,
     StanzaReceived,
     StartTls,
+    StoreKeys,
     Stream,
     StreamOptions,
+    TokenLookup,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ class Connection:
     __slots__ = (
         "_busy",
         "_clean",
+        "_early",
         "_paused",
         "heard",
         "opened",
@@ -110,6 +114,7 @@ class Connection:
         self._busy = False
         self._paused = False
         self._clean = False
+        self._early: list[bytes] | None = None  # stanzas for a session whose client does not know of it yet
         shared.open.add(self)
 
     # the transport's receiver
@@ -142,6 +147,9 @@ class Connection:
 
     def send_stanza(self, data: bytes) -> None:
         """See Link.send_stanza."""
+        if self._early is not None:
+            self._early.append(data)
+            return
         counts = self.shared.server.counts
         counts.stanzas_out += 1
         counts.bytes_out += len(data)
@@ -149,6 +157,8 @@ class Connection:
 
     def request_ack(self) -> None:
         """See Link.request_ack."""
+        if self._early is not None:
+            return  # `_establish` asks
         self.transport.write(b"<r xmlns='urn:xmpp:sm:3'/>")
 
     def send_ack(self, h: int) -> None:
@@ -239,10 +249,49 @@ class Connection:
         self.stream.tls_established(tls.binding)
 
     async def _lookup(self, event: Lookup) -> None:
-        account = None
-        with contextlib.suppress(ValueError):  # no account can have this name: it is treated as an unknown one
-            account = await self.shared.server.store.accounts.get(prepare_localpart(event.username))
-        self.stream.credentials(Credentials(account.keys, account.enabled) if account is not None else None)
+        self.stream.credentials(await self.shared.server.logins.credentials(event.username))
+
+    async def _token_lookup(self, event: TokenLookup) -> None:
+        self.stream.tokens(await self.shared.server.logins.tokens(event.username, event.agent))
+
+    async def _store_keys(self, event: StoreKeys) -> None:
+        await self.shared.server.store.accounts.add_keys(event.username, event.hash, event.keys)
+        self.stream.keys_stored()
+
+    async def _establish(self, event: Establish) -> None:
+        server, transport = self.shared.server, self.transport
+        self._early = []
+        try:
+            session, outcome = await server.logins.establish(self, event, transport.peer, transport.kind)
+        except SaslError as error:
+            self.stream.refused(error)
+            return
+        finally:
+            early, self._early = self._early, None
+        self.session = session
+        self.stream.established(outcome)
+        if session is None:
+            return
+        self._flush()
+        for data in early if outcome.resumed is None else session.sm.unacked():
+            self.send_stanza(data)
+        session.ask()
+        await self._end_if_gone(session)
+
+    async def _end_if_gone(self, session: Session) -> None:
+        """The client may have left while its session was made."""
+        if self not in self.shared.open:
+            self.session = None
+            await self.shared.server.connection_lost(session, clean=False)
+
+    def _login_failed(self, event: LoginFailed) -> None:
+        if event.condition == "aborted":
+            return
+        server, transport = self.shared.server, self.transport
+        server.counts.logins_failed += 1
+        address = short_address(transport.peer, server.config.log.addresses)
+        fields = {"address": address, "reason": event.condition, "transport": transport.kind}
+        _log.info("a login failed", extra={"fields": fields})
 
     def _authenticated(self, event: Authenticated) -> None:
         self.username = prepare_localpart(event.username)
@@ -260,9 +309,7 @@ class Connection:
             return
         self.session = session
         self.stream.bound(session.jid)
-        if self not in self.shared.open:  # the client left meanwhile
-            self.session = None
-            await self.shared.server.end_session(session)
+        await self._end_if_gone(session)
 
     async def _resume(self, event: ResumeRequest) -> None:
         server = self.shared.server
@@ -276,9 +323,7 @@ class Connection:
         for data in session.sm.unacked():
             self.send_stanza(data)
         session.ask()
-        if self not in self.shared.open:
-            self.session = None
-            await server.connection_lost(session, clean=False)
+        await self._end_if_gone(session)
 
     def _enable_sm(self, event: EnableSm) -> None:
         server = self.shared.server
@@ -322,6 +367,10 @@ class Connection:
 _HANDLERS = {
     StartTls: Connection._start_tls,
     Lookup: Connection._lookup,
+    TokenLookup: Connection._token_lookup,
+    StoreKeys: Connection._store_keys,
+    Establish: Connection._establish,
+    LoginFailed: Connection._login_failed,
     Authenticated: Connection._authenticated,
     BindRequest: Connection._bind,
     ResumeRequest: Connection._resume,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nestbox.core.errors import StreamError
+from nestbox.core.jid import JID
+from nestbox.protocol.bind import Bind2
+from nestbox.protocol.fast import Token
+from nestbox.protocol.scram import ScramKeys
 from nestbox.wire.element import Element
 from nestbox.wire.stanza import Stanza
 
 __all__ = [
-    "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "EnableSm", "Event", "Lookup", "Nonza",
-    "ResumeRequest", "StanzaReceived", "StartTls",
+    "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "EnableSm", "Establish", "Established", "Event",
+    "LoginFailed", "Lookup", "Nonza", "ResumeRequest", "StanzaReceived", "StartTls", "StoreKeys", "TokenLookup",
 ]  # fmt: skip
 
 
@@ -27,10 +31,69 @@ class Lookup:
 
 
 @dataclass(slots=True)
+class TokenLookup:
+    """The tokens of an account's client are needed (XEP-0484). Answer `Stream.tokens`."""
+
+    username: str
+    agent: str
+
+
+@dataclass(slots=True)
+class StoreKeys:
+    """The peer is this account and has brought keys that it lacked (XEP-0480). Answer `Stream.keys_stored`."""
+
+    username: str
+    hash: str
+    keys: ScramKeys
+
+
+@dataclass(slots=True)
+class Establish:
+    """The peer is this account, and wants all this at once (XEP-0388): answer `Stream.established`, or
+    `Stream.refused` where the token cannot be used after all.
+
+    In this order: ``token`` was used, with this ``count``, and is to be made invalid where ``invalidate`` says so;
+    ``new_token`` is the mechanism for which one is wanted; ``resume`` (previd, h) a session, or else ``bind`` one.
+    """
+
+    username: str
+    agent: str | None
+    token: Token | None = None
+    count: int | None = None
+    invalidate: bool = False
+    new_token: str | None = None
+    resume: tuple[str, int] | None = None
+    bind: Bind2 | None = None
+
+
+@dataclass(slots=True)
+class Established:
+    """What became of an `Establish`. ``jid`` is the full one of a session, None without.
+
+    ``resumed`` is the count of handled stanzas, None where nothing was resumed; ``sm`` says that stream management is
+    on; ``bound`` are the serialised answers to the features asked for; ``token`` a new one and when it expires, as
+    XEP-0082 writes it.
+    """
+
+    jid: JID | None = None
+    resumed: int | None = None
+    sm: bool = False
+    bound: bytes = b""
+    token: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
 class Authenticated:
     """The peer is this account."""
 
     username: str
+
+
+@dataclass(slots=True)
+class LoginFailed:
+    """The peer was told that it is nobody, with this condition (RFC 6120, section 6.5)."""
+
+    condition: str
 
 
 @dataclass(slots=True)
@@ -90,6 +153,6 @@ class Closed:
 
 
 Event = (
-    StartTls | Lookup | Authenticated | BindRequest | ResumeRequest | EnableSm | AckRequest | Ack | StanzaReceived
-    | Nonza | Closed
+    StartTls | Lookup | TokenLookup | StoreKeys | Establish | Authenticated | LoginFailed | BindRequest | ResumeRequest
+    | EnableSm | AckRequest | Ack | StanzaReceived | Nonza | Closed
 )  # fmt: skip

@@ -7,20 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nestbox import Xep
+from nestbox.protocol.scram import BINDING
 from nestbox.wire import ns
 
-__all__ = ["StreamOptions", "after_authentication", "before_authentication", "mechanisms"]
+__all__ = [
+    "StreamOptions", "after_authentication", "before_authentication", "bindings", "mechanisms", "token_mechanisms",
+    "upgrades",
+]  # fmt: skip
 
 XEPS = (Xep(440, "1.0.0"), Xep(478, "0.2.0"))
+
+_TOKEN_MECHANISMS = ("HT-SHA-256-ENDP", "HT-SHA-256-NONE")
 
 
 @dataclass(slots=True)
 class StreamOptions:
-    """What all streams of a worker share. Sizes in bytes.
+    """What all streams of a worker share, not to be changed once a stream was opened. Sizes in bytes.
 
-    ``secret`` makes up salts for names that have no account: every worker needs the same, or the names can be told
-    apart. ``iterations`` are those of new passwords, by hash name. ``features_after_auth`` are elements, serialised.
-    ``idle_seconds`` is announced where given (XEP-0478).
+    ``secret`` makes up salts for names that have no account, and the stable part of resources: every worker needs the
+    same. ``iterations`` are those of new passwords, by hash name. ``features_after_auth`` are elements, serialised.
+    ``inline`` are the features that Bind 2 can switch on (XEP-0386, section 3.1). ``idle_seconds`` is announced where
+    given (XEP-0478).
     """
 
     domain: str
@@ -32,46 +39,95 @@ class StreamOptions:
     iterations: Mapping[str, int] = field(default_factory=lambda: {"SHA-1": 10_000, "SHA-256": 5_000, "SHA-512": 4_096})
     max_attempts: int = 3
     features_after_auth: list[bytes] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
     sm_available: bool = True
     max_bytes_before_auth: int = 16 * 1024
     max_bytes: int = 256 * 1024
     idle_seconds: int | None = None
     lang: str = "en"
+    made: dict[object, bytes | tuple[str, ...]] = field(default_factory=dict)  # what was put together before
 
 
-def mechanisms(options: StreamOptions, certificate_hash: bytes | None) -> list[str]:
+def mechanisms(options: StreamOptions, certificate_hash: bytes | None) -> tuple[str, ...]:
     """The SASL mechanisms on a protected stream, best first; -PLUS needs the hash of the certificate in use."""
-    plus = [name + "-PLUS" for name in options.mechanisms] if certificate_hash else []
-    return [*plus, *options.mechanisms, *(["PLAIN"] if options.plain_allowed else [])]
+    key = ("mechanisms", bool(certificate_hash))
+    made = options.made.get(key)
+    if made is None:
+        plus = [name + "-PLUS" for name in options.mechanisms] if certificate_hash else []
+        made = (*plus, *options.mechanisms, *(["PLAIN"] if options.plain_allowed else []))
+        options.made[key] = made
+    return made
+
+
+def bindings(certificate_hash: bytes | None) -> tuple[str, ...]:
+    """The types of channel binding on a protected stream (XEP-0440)."""
+    return (BINDING,) if certificate_hash else ()
+
+
+def token_mechanisms(certificate_hash: bytes | None) -> tuple[str, ...]:
+    """The SASL mechanisms for tokens (XEP-0484), best first."""
+    return _TOKEN_MECHANISMS if certificate_hash else _TOKEN_MECHANISMS[1:]
+
+
+def upgrades(options: StreamOptions) -> dict[str, str]:
+    """The tasks that complete an account's keys (XEP-0480), with the hashes they are for."""
+    names = [name.removeprefix("SCRAM-") for name in options.mechanisms]
+    return {f"UPGR-SCRAM-{name}": name for name in names if name != "SHA-1"}
 
 
 def before_authentication(
     options: StreamOptions, *, secure: bool, starttls: bool, certificate_hash: bytes | None
 ) -> bytes:
     """The children of ``<stream:features/>`` for a peer that has not logged in."""
-    features = b""
+    key = (secure, starttls, bool(certificate_hash))
+    made = options.made.get(key)
+    if made is None:
+        made = options.made[key] = _before(options, secure, starttls, certificate_hash)
+    return made
+
+
+def _before(options: StreamOptions, secure: bool, starttls: bool, certificate_hash: bytes | None) -> bytes:
+    features = ""
     if starttls:
         required = "<required/>" if options.require_tls else ""
-        features += f"<starttls xmlns='{ns.TLS}'>{required}</starttls>".encode()
+        features += f"<starttls xmlns='{ns.TLS}'>{required}</starttls>"
     if secure or not options.require_tls:
-        names = "".join(f"<mechanism>{name}</mechanism>" for name in mechanisms(options, certificate_hash))
-        features += f"<mechanisms xmlns='{ns.SASL}'>{names}</mechanisms>".encode()
-        if certificate_hash:
-            features += (  # XEP-0440
-                f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>"
-                "<channel-binding type='tls-server-end-point'/></sasl-channel-binding>"
-            ).encode()
-    return features + _limits(options, options.max_bytes_before_auth)
+        names = _mechanisms(mechanisms(options, certificate_hash))
+        features += f"<mechanisms xmlns='{ns.SASL}'>{names}</mechanisms>"
+        features += f"<authentication xmlns='{ns.SASL2}'>{names}{_inline(options, certificate_hash)}</authentication>"
+        types = "".join(f"<channel-binding type='{name}'/>" for name in bindings(certificate_hash))
+        if types:
+            features += f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>{types}</sasl-channel-binding>"
+    return features.encode() + _limits(options, options.max_bytes_before_auth)
 
 
-def after_authentication(options: StreamOptions) -> bytes:
-    """The children of ``<stream:features/>`` for a peer that has logged in."""
+def _mechanisms(names: tuple[str, ...]) -> str:
+    return "".join(f"<mechanism>{name}</mechanism>" for name in names)
+
+
+def _inline(options: StreamOptions, certificate_hash: bytes | None) -> str:
+    """What can be had in the same round trip (XEP-0388, section 2.1), and the tasks of XEP-0480."""
+    names = [*options.inline, *([ns.SM] if options.sm_available else [])]
+    bind = "".join(f"<feature var='{name}'/>" for name in names)
     sm = f"<sm xmlns='{ns.SM}'/>" if options.sm_available else ""
+    fast = _mechanisms(token_mechanisms(certificate_hash))
+    tasks = "".join(f"<upgrade xmlns='{ns.SASL_UPGRADE}'>{task}</upgrade>" for task in upgrades(options))
     return (
-        f"<bind xmlns='{ns.BIND}'/>{sm}".encode()
-        + b"".join(options.features_after_auth)
-        + _limits(options, options.max_bytes)
+        f"<inline><bind xmlns='{ns.BIND2}'><inline>{bind}</inline></bind>{sm}"
+        f"<fast xmlns='{ns.FAST}'>{fast}</fast></inline>{tasks}"
     )
+
+
+def after_authentication(options: StreamOptions, *, bind: bool = True, sm: bool = True) -> bytes:
+    """The children of ``<stream:features/>`` for a peer that has logged in; what it has already is left out."""
+    key = ("after", bind, sm)
+    made = options.made.get(key)
+    if made is None:
+        features = f"<bind xmlns='{ns.BIND}'/>" if bind else ""
+        features += f"<sm xmlns='{ns.SM}'/>" if sm and options.sm_available else ""
+        made = features.encode() + b"".join(options.features_after_auth) + _limits(options, options.max_bytes)
+        options.made[key] = made
+    return made
 
 
 def _limits(options: StreamOptions, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Stream management: what was sent and is not acknowledged yet (XEP-0198, sections 4 and 5)."""
+"""Stream management: what was sent and is not acknowledged yet, and how both sides say so (XEP-0198)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Iterable
 
 from nestbox import Xep
 from nestbox.core.errors import StreamError
+from nestbox.wire import ns
+from nestbox.wire.element import Element, escape_attribute
 
-__all__ = ["AckQueue", "HandledCountTooHigh"]
+__all__ = ["ENABLE", "AckQueue", "HandledCountTooHigh", "enabled", "failed", "resumed", "unsigned", "wants_resumption"]
+
+ENABLE = f"{{{ns.SM}}}enable"
 
 XEPS = (Xep(198, "1.6.3"),)
 
@@ -71,3 +75,39 @@ class AckQueue:
     def unacked(self) -> list[bytes]:
         """What must be sent again, oldest first."""
         return list(self._queue)
+
+
+# on the wire
+
+
+def unsigned(text: str | None) -> int | None:
+    """An xs:unsignedInt, None when it is none."""
+    if text and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _WRAP:
+        return int(text)
+    return None
+
+
+def wants_resumption(enable: Element) -> bool:
+    """Whether ``<enable/>`` asks for a session that can be resumed."""
+    return enable.get("resume") in ("true", "1")
+
+
+def enabled(id: str | None, max: int | None, location: str | None = None) -> bytes:
+    """``<enabled/>``; see `Stream.sm_enabled`."""
+    xml = f"<enabled xmlns='{ns.SM}'"
+    if id is not None:
+        xml += f' id="{escape_attribute(id)}" resume="true"'
+        xml += f' max="{max}"' if max is not None else ""
+        xml += f' location="{escape_attribute(location)}"' if location else ""
+    return f"{xml}/>".encode()
+
+
+def resumed(previd: str, h: int) -> bytes:
+    """``<resumed/>``."""
+    return f"<resumed xmlns='{ns.SM}' previd=\"{escape_attribute(previd)}\" h='{h}'/>".encode()
+
+
+def failed(condition: str, h: int | None = None) -> bytes:
+    """``<failed/>`` with a stanza error's condition."""
+    handled = f" h='{h}'" if h is not None else ""
+    return f"<failed xmlns='{ns.SM}'{handled}><{condition} xmlns='{ns.STANZA_ERRORS}'/></failed>".encode()

@@ -6,7 +6,6 @@ Sans-I/O: bytes go in with `Stream.feed`, events come out of `Stream.next_event`
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 from contextlib import suppress
@@ -14,8 +13,9 @@ from functools import lru_cache
 from typing import Literal
 
 from nestbox.core.errors import SaslError, StanzaError, StreamError
-from nestbox.core.jid import JID, parse_jid, prepare_domain, prepare_resource
-from nestbox.protocol import features
+from nestbox.core.jid import JID, parse_jid, prepare_domain
+from nestbox.protocol import features, sm
+from nestbox.protocol.bind import BIND, requested
 from nestbox.protocol.events import (
     Ack,
     AckRequest,
@@ -23,15 +23,23 @@ from nestbox.protocol.events import (
     BindRequest,
     Closed,
     EnableSm,
+    Establish,
+    Established,
     Event,
+    LoginFailed,
     Lookup,
     Nonza,
     ResumeRequest,
     StanzaReceived,
     StartTls,
+    StoreKeys,
+    TokenLookup,
 )
+from nestbox.protocol.fast import Token
 from nestbox.protocol.features import StreamOptions
-from nestbox.protocol.sasl import Credentials, Exchange, decode
+from nestbox.protocol.sasl import Credentials
+from nestbox.protocol.sasl1 import Login, Sasl1
+from nestbox.protocol.sasl2 import Sasl2
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, escape, escape_attribute, local_name, namespace
 from nestbox.wire.framing import FrameReader, frame
@@ -39,18 +47,18 @@ from nestbox.wire.reader import ReaderLimits, StreamEnd, StreamOpen, StreamReade
 from nestbox.wire.stanza import Stanza, iq_error, iq_result
 
 __all__ = [
-    "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "Credentials", "EnableSm", "Event", "Lookup",
-    "Nonza", "ResumeRequest", "StanzaReceived", "StartTls", "Stream", "StreamOptions",
+    "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "Credentials", "EnableSm", "Establish",
+    "Established", "Event", "LoginFailed", "Lookup", "Nonza", "ResumeRequest", "StanzaReceived", "StartTls",
+    "StoreKeys", "Stream", "StreamOptions", "TokenLookup",
 ]  # fmt: skip
 
 RFCS = ("RFC 6120",)
 
-_BIND = f"{{{ns.BIND}}}bind"
-_RESOURCE = f"{{{ns.BIND}}}resource"
 _LANG = f"{{{ns.XML}}}lang"
 _STREAM = f"{{{ns.STREAMS}}}stream"
 _STREAM_ERROR = f"{{{ns.STREAMS}}}error"
 _STARTTLS = f"{{{ns.TLS}}}starttls"
+_LOGINS: dict[str, type[Login]] = {ns.SASL: Sasl1, ns.SASL2: Sasl2}
 _VERSION = re.compile(r"0*[1-9][0-9]*\.[0-9]+").fullmatch
 
 
@@ -64,12 +72,13 @@ class Stream:
 
     ``secure`` says that the way to the client is encrypted already; ``certificate_hash`` is the tls-server-end-point
     binding (RFC 5929, section 4.1) where known. ``username`` is set once the client is authenticated, ``ready`` once it
-    has a resource, ``sm`` once it has stream management; ``lang`` is the xml:lang it asked for.
+    has a resource, ``sm`` once it has stream management; ``lang`` is the xml:lang it asked for, ``peer`` who it said it
+    is in the last stream header.
     """
 
     __slots__ = (
-        "_certificate_hash", "_closed", "_error", "_exchange", "_failures", "_greeted", "_options", "_out", "_queued",
-        "_reader", "_request", "_secure", "_tcp", "_waiting", "lang", "ready", "sm", "username",
+        "_closed", "_error", "_failures", "_greeted", "_login", "_out", "_queued", "_reader", "_request", "_secure",
+        "_tcp", "_waiting", "certificate_hash", "lang", "options", "peer", "ready", "sm", "username",
     )  # fmt: skip
 
     def __init__(
@@ -80,10 +89,10 @@ class Stream:
         secure: bool,
         certificate_hash: bytes | None,
     ) -> None:
-        self._options = options
+        self.options = options
         self._tcp = framing == "tcp"
         self._secure = secure
-        self._certificate_hash = certificate_hash
+        self.certificate_hash = certificate_hash
         self._reader = (StreamReader if self._tcp else FrameReader)(_limits(options.max_bytes_before_auth))
         self._out: list[bytes] = []
         self._greeted = False  # the stream header of this stream was sent
@@ -91,13 +100,14 @@ class Stream:
         self._error: StreamError | None = None  # to be told next
         self._queued: Event | None = None  # to be told next
         self._waiting = ""  # for which answer
-        self._exchange: Exchange | None = None
+        self._login: Login | None = None
         self._failures = 0
         self._request: Stanza | None = None  # the iq that wants to bind
         self.username: str | None = None
         self.ready = False
         self.sm = False
         self.lang: str | None = None
+        self.peer: JID | None = None
 
     # bytes in, events out, bytes out
 
@@ -155,7 +165,7 @@ class Stream:
         if self._closed:
             return
         self._closed = True
-        self._reader = None  # with what it holds
+        self._reader = self._login = None  # with what they hold
         if self._waiting == "tls":
             return  # after <proceed/> nothing goes out in the clear
         if not self._greeted:
@@ -166,12 +176,21 @@ class Stream:
             xml = f"<{error.condition} xmlns='{ns.STREAM_ERRORS}'>{detail}</{error.condition}>"
             if text and not detail:
                 xml += f"<text xmlns='{ns.STREAM_ERRORS}' xml:lang='en'>{text}</text>"
-            self._send_stream("error", xml.encode() + getattr(error, "extra", b""))
+            self.send_stream("error", xml.encode() + getattr(error, "extra", b""))
         self._out.append(b"</stream:stream>" if self._tcp else f"<close xmlns='{ns.FRAMING}'/>".encode())
 
-    def _send_stream(self, name: str, children: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Queue one element of the negotiation."""
+        self._out.append(data)
+
+    def send_stream(self, name: str, children: bytes) -> None:
+        """Queue one element in the namespace of streams."""
         declared = "" if self._tcp else f" xmlns:stream='{ns.STREAMS}'"
         self._out.append(f"<stream:{name}{declared}>".encode() + children + f"</stream:{name}>".encode())
+
+    def wait(self, question: str) -> None:
+        """Go on when the driver has answered."""
+        self._waiting = question
 
     def _answers(self, question: str) -> bool:
         """Whether this answer was asked for and still matters."""
@@ -193,15 +212,17 @@ class Stream:
         if isinstance(item, Stanza):
             return self._bind(item)
         uri = namespace(item.tag)
+        if uri != ns.SASL2 and type(self._login) is Sasl2:
+            raise StreamError("policy-violation", "first the login has to end")  # XEP-0388, section 2.4
         if uri == ns.SM:
             return self._stream_management(item)
         if self.username is None:
-            if uri == ns.SASL:
-                return self._authenticate(item)
+            if uri in _LOGINS:
+                return self._authenticate(item, uri)
             if item.tag == _STARTTLS:
                 return self._start_tls()
             raise StreamError("not-authorized", "log in first")
-        if not self.ready or uri in (ns.SASL, ns.TLS, ns.CLIENT, ns.STREAMS):
+        if not self.ready or uri in (ns.SASL, ns.SASL2, ns.TLS, ns.CLIENT, ns.STREAMS):
             raise StreamError("unsupported-stanza-type", "not here, not now")
         return Nonza(item)
 
@@ -226,18 +247,18 @@ class Stream:
         self._greet(attributes.get("from"))
         if self.username is None:
             children = features.before_authentication(
-                self._options,
+                self.options,
                 secure=self._secure,
                 starttls=self._may_start_tls(),
-                certificate_hash=self._certificate_hash,
+                certificate_hash=self.certificate_hash,
             )
         else:
-            children = features.after_authentication(self._options)
-        self._send_stream("features", children)
+            children = features.after_authentication(self.options)
+        self.send_stream("features", children)
 
     def _is_here(self, to: str) -> bool:
         try:
-            return len(to) < 256 and prepare_domain(to) == self._options.domain
+            return len(to) < 256 and prepare_domain(to) == self.options.domain
         except ValueError:
             return False
 
@@ -247,8 +268,9 @@ class Stream:
         to = ""
         if peer and len(peer) < 256:
             with suppress(ValueError):
-                to = f' to="{escape_attribute(str(parse_jid(peer)))}"'
-        options = self._options
+                self.peer = parse_jid(peer)
+                to = f' to="{escape_attribute(str(self.peer))}"'
+        options = self.options
         attributes = f"from='{options.domain}' id='{secrets.token_hex(8)}' version='1.0' xml:lang='{options.lang}'{to}"
         if self._tcp:
             names = f"xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'"
@@ -259,7 +281,7 @@ class Stream:
     # TLS (RFC 6120, section 5)
 
     def _may_start_tls(self) -> bool:
-        return self._options.starttls and self._tcp and not self._secure  # over WebSocket: RFC 7395, section 3.9
+        return self.options.starttls and self._tcp and not self._secure  # over WebSocket: RFC 7395, section 3.9
 
     def _start_tls(self) -> Event:
         if not self._may_start_tls():
@@ -277,89 +299,93 @@ class Stream:
         if not self._answers("tls"):
             return
         self._secure = True
-        self._certificate_hash = certificate_hash
-        self._exchange = None
+        self.certificate_hash = certificate_hash
+        self._login = None
         self._new_stream()
 
     def _new_stream(self) -> None:
         self._reader.restart()
         self._greeted = False
 
-    # login (RFC 6120, section 6)
+    # login (RFC 6120, section 6; XEP-0388)
 
-    def _authenticate(self, item: Element) -> Event | None:
+    def check_secure(self) -> None:
+        """Raise SaslError where nobody may log in before TLS."""
+        if not self._secure and self.options.require_tls:
+            raise SaslError("encryption-required", "start TLS first")
+
+    def _authenticate(self, item: Element, uri: str) -> Event | None:
+        login = self._login
+        if login is None:
+            login = self._login = _LOGINS[uri](self)
         try:
-            name = local_name(item.tag)
-            if name == "auth":
-                if not self._secure and self._options.require_tls:
-                    raise SaslError("encryption-required", "start TLS first")
-                self._exchange = Exchange(item.get("mechanism", ""), self._options, self._certificate_hash)
-                data = decode(item.text)
-                if data is None:
-                    self._out.append(f"<challenge xmlns='{ns.SASL}'/>".encode())
-                    return None
-            elif name == "response" and self._exchange is not None:
-                data = decode(item.text) or b""
-            else:
-                raise SaslError("aborted" if name == "abort" else "malformed-request")
-            success = self._exchange.receive(data)
+            return login.take(item)
         except SaslError as error:
-            self._login_failed(error)
-            return None
-        if success is not None:
-            return self._login_done(success)
-        self._waiting = "credentials"
-        return Lookup(self._exchange.username)
+            return self._login_failed(error)
+
+    def _login_failed(self, error: SaslError) -> Event:
+        login, self._login = self._login, None
+        self._waiting = ""
+        self._failures += 1
+        self._out.append(login.failure(error))
+        if self._failures >= self.options.max_attempts:
+            self._error = StreamError("policy-violation", "too many failed logins")
+        return LoginFailed(error.condition)
+
+    def _login_goes_on(self, question: str, answer: str, *arguments: object) -> None:
+        """Hand an answer of the driver to the login."""
+        if self._answers(question):
+            try:
+                self._queued = getattr(self._login, answer)(*arguments)
+            except SaslError as error:
+                self._queued = self._login_failed(error)
 
     def credentials(self, credentials: Credentials | None) -> None:
         """Answer `Lookup`; None: there is no such account."""
-        if not self._answers("credentials"):
-            return
-        try:
-            challenge = self._exchange.answer(credentials)
-        except SaslError as error:
-            try:
-                self._login_failed(error)
-            except StreamError as end:
-                self._error = end
-            return
-        if challenge is None:
-            self._queued = self._login_done(b"")
-        else:
-            text = base64.b64encode(challenge).decode()
-            self._out.append(f"<challenge xmlns='{ns.SASL}'>{text}</challenge>".encode())
+        self._login_goes_on("credentials", "credentials", credentials)
 
-    def _login_failed(self, error: SaslError) -> None:
-        self._exchange = None
-        self._failures += 1
-        text = f"<text xml:lang='en'>{escape(error.text)}</text>" if error.text else ""
-        self._out.append(f"<failure xmlns='{ns.SASL}'><{error.condition}/>{text}</failure>".encode())
-        if self._failures >= self._options.max_attempts:
-            raise StreamError("policy-violation", "too many failed logins")
+    def tokens(self, tokens: list[Token]) -> None:
+        """Answer `TokenLookup`."""
+        self._login_goes_on("tokens", "tokens", tokens)
 
-    def _login_done(self, data: bytes) -> Event:
-        self.username = self._exchange.username
-        self._exchange = None
-        self._out.append(f"<success xmlns='{ns.SASL}'>{base64.b64encode(data).decode()}</success>".encode())
+    def keys_stored(self) -> None:
+        """Answer `StoreKeys`."""
+        self._login_goes_on("keys", "keys_stored")
+
+    def established(self, outcome: Established) -> None:
+        """Answer `Establish`."""
+        self._login_goes_on("establish", "established", outcome)
+
+    def refused(self, error: SaslError) -> None:
+        """Answer `Establish`: the client must log in in another way."""
+        if self._answers("establish"):
+            self._queued = self._login_failed(error)
+
+    def logged_in(self, username: str, data: str) -> Event:
+        """The client is this account; a new stream begins (RFC 6120, section 6.4.6)."""
+        self._out.append(f"<success xmlns='{ns.SASL}'>{data}</success>".encode())
+        self.known(username)
         self._new_stream()
-        self._reader.limits = _limits(self._options.max_bytes)
+        return Authenticated(username)
+
+    def known(self, username: str) -> None:
+        """The client is this account."""
+        self.username = username
+        self._login = self.peer = None
+        self._reader.limits = _limits(self.options.max_bytes)
         self._reader.stepwise = False
-        return Authenticated(self.username)
 
     # resource binding (RFC 6120, section 7)
 
     def _bind(self, stanza: Stanza) -> Event | None:
         payload = stanza.payload
-        if self.username is None or stanza.kind != "iq" or payload is None or payload.tag != _BIND:
+        if self.username is None or stanza.kind != "iq" or payload is None or payload.tag != BIND:
             raise StreamError("not-authorized", "log in and bind a resource first")
         for name in ("to", "from"):  # the client has no address yet
             stanza.element.attrib.pop(name, None)
         self._request = stanza
-        resource = payload.findtext(_RESOURCE) or None
         try:
-            if stanza.type != "set" or (resource and len(resource) > 1023):
-                raise ValueError("no resource")
-            resource = resource and prepare_resource(resource)
+            resource = requested(stanza)
         except ValueError:
             self._refuse_bind(StanzaError("bad-request", "that is no resource"))
             return None
@@ -372,7 +398,7 @@ class Stream:
             return
         self.ready = True
         address = el(f"{{{ns.BIND}}}jid", text=str(jid))
-        self._out.append(self.frame(iq_result(self._request, el(_BIND, None, address)).encode()))
+        self._out.append(self.frame(iq_result(self._request, el(BIND, None, address)).encode()))
         self._request = None
 
     def bind_failed(self, error: StanzaError) -> None:
@@ -390,57 +416,38 @@ class Stream:
         if name == "r" and self.sm:
             return AckRequest()
         if name == "a" and self.sm:
-            h = _unsigned(item.get("h"))
+            h = sm.unsigned(item.get("h"))
             if h is None:
                 raise StreamError("bad-format", "<a/> needs a number")
             return Ack(h)
-        if not self._options.sm_available:
-            self._sm_failed("feature-not-implemented")
+        if not self.options.sm_available:
+            self._out.append(sm.failed("feature-not-implemented"))
         elif name == "enable" and self.ready and not self.sm:
             self._waiting = "sm"
-            return EnableSm(item.get("resume") in ("true", "1"), _unsigned(item.get("max")))
+            return EnableSm(sm.wants_resumption(item), sm.unsigned(item.get("max")))
         elif name == "resume" and self.username is not None and not self.ready:
-            previd, h = item.get("previd"), _unsigned(item.get("h"))
+            previd, h = item.get("previd"), sm.unsigned(item.get("h"))
             if previd and h is not None:
                 self._waiting = "resume"
                 return ResumeRequest(previd, h)
-            self._sm_failed("bad-request")
+            self._out.append(sm.failed("bad-request"))
         else:
-            self._sm_failed("unexpected-request")
+            self._out.append(sm.failed("unexpected-request"))
         return None
-
-    def _sm_failed(self, condition: str, h: int | None = None) -> None:
-        handled = f" h='{h}'" if h is not None else ""
-        xml = f"<failed xmlns='{ns.SM}'{handled}><{condition} xmlns='{ns.STANZA_ERRORS}'/></failed>"
-        self._out.append(xml.encode())
 
     def sm_enabled(self, id: str | None, max: int | None, location: str | None = None) -> None:
         """Answer `EnableSm`: ``id`` to resume by, None: not to be resumed; ``max`` in seconds."""
-        if not self._answers("sm"):
-            return
-        self.sm = True
-        xml = f"<enabled xmlns='{ns.SM}'"
-        if id is not None:
-            xml += f' id="{escape_attribute(id)}" resume="true"'
-            xml += f' max="{max}"' if max is not None else ""
-            xml += f' location="{escape_attribute(location)}"' if location else ""
-        self._out.append(f"{xml}/>".encode())
+        if self._answers("sm"):
+            self.sm = True
+            self._out.append(sm.enabled(id, max, location))
 
     def resumed(self, previd: str, h: int) -> None:
         """Answer `ResumeRequest`: the session goes on; what the client has not handled is to be sent again."""
-        if not self._answers("resume"):
-            return
-        self.ready = self.sm = True
-        self._out.append(f"<resumed xmlns='{ns.SM}' previd=\"{escape_attribute(previd)}\" h='{h}'/>".encode())
+        if self._answers("resume"):
+            self.ready = self.sm = True
+            self._out.append(sm.resumed(previd, h))
 
     def resume_failed(self, condition: str, h: int | None = None) -> None:
         """Answer `ResumeRequest`: the client may bind instead. ``h`` counts what its lost session handled."""
         if self._answers("resume"):
-            self._sm_failed(condition, h)
-
-
-def _unsigned(text: str | None) -> int | None:
-    """An xs:unsignedInt, None when it is none."""
-    if text and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32:
-        return int(text)
-    return None
+            self._out.append(sm.failed(condition, h))

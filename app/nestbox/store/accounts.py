@@ -15,6 +15,8 @@ from nestbox.store.database import Database
 from nestbox.store.errors import AccountExists, NoSuchAccount
 from nestbox.store.passwords import ScramKeys, derive
 from nestbox.store.schema import accounts, credentials, metadata
+from nestbox.store.tokens import revoke
+from nestbox.store.upsert import upsert
 
 __all__ = ["Account", "Accounts"]
 
@@ -87,18 +89,26 @@ class Accounts:
         return found
 
     async def set_password(self, username: str, password: str) -> None:
-        """Replace the keys. Raises NoSuchAccount, PasswordError."""
+        """Replace the keys; tokens that stood for them are worth nothing. Raises NoSuchAccount, PasswordError."""
         keys = await derive(password)
         async with self._database.write() as connection:
             user_id = await _id(connection, username)
+            await revoke(connection, user_id)
             await connection.execute(delete(credentials).where(credentials.c.user_id == user_id))
             rows = [_key_row(user_id, digest, value) for digest, value in keys.items()]
             await connection.execute(insert(credentials), rows)
 
+    async def add_keys(self, username: str, digest: str, keys: ScramKeys) -> None:
+        """Add the keys of one more hash (XEP-0480). Raises NoSuchAccount."""
+        async with self._database.write() as connection:
+            row = _key_row(await _id(connection, username), digest, keys)
+            await connection.execute(upsert(self._database.kind, credentials, row))
+
     async def set_enabled(self, username: str, enabled: bool) -> None:
-        """Let an account log in or not. Raises NoSuchAccount."""
+        """Let an account log in or not; its tokens are worth nothing afterwards. Raises NoSuchAccount."""
         async with self._database.write() as connection:
             user_id = await _id(connection, username)
+            await revoke(connection, user_id)
             await connection.execute(update(accounts).where(accounts.c.id == user_id).values(enabled=enabled))
 
     async def set_archive_days(self, username: str, days: int | None) -> None:
@@ -209,7 +219,14 @@ def _erase(connection: Connection, user_id: int) -> None:
 
 
 def _key_row(user_id: int, digest: str, keys: ScramKeys) -> dict[str, object]:
-    return {"user_id": user_id, "hash": digest, **keys._asdict()}
+    return {
+        "user_id": user_id,
+        "hash": digest,
+        "salt": keys.salt,
+        "iterations": keys.iterations,
+        "stored_key": keys.stored_key,
+        "server_key": keys.server_key,
+    }
 
 
 async def _ids(connection: AsyncConnection, names: list[str]) -> dict[str, int]:

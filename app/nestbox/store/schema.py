@@ -87,6 +87,20 @@ credentials = Table(
     **OPTIONS,
 )
 
+# A client has at most two: the one it uses, and a fresh one that it has been given (XEP-0484, section 5.1).
+tokens = Table(
+    "tokens",
+    metadata,
+    account_id(primary_key=True),
+    Column("agent", Name(64), primary_key=True),  # SHA-256 of the client's id, in hexadecimal
+    Column("fresh", Boolean, primary_key=True),
+    Column("mechanism", Name(32), nullable=False),
+    Column("nonce", LargeBinary(16).with_variant(VARBINARY(16), "mysql"), nullable=False),
+    Column("expires", BigInteger, nullable=False),  # Unix time in seconds; brought forward when it is made invalid
+    Column("count", BigInteger, nullable=False),
+    **OPTIONS,
+)
+
 roster = Table(
     "roster",
     metadata,

@@ -236,7 +236,7 @@ class World:
         """Start one more worker, which learns of the sessions there are."""
         bus = FakeBus(self.hub, number)
         store = await open_store(self.config.database.url, commit_window=0.0)
-        server = Server(self.config, store, bus, IdSource(number))
+        server = Server(self.config, store, bus, IdSource(number), b"what all workers share, and keep..")
         setup_all(server)
         await bus.start(server.registry.receive)
         await server.registry.reload()

@@ -6,8 +6,11 @@ import hashlib
 import hmac
 import re
 
+from nestbox.core.errors import SaslError
 from nestbox.core.jid import JID
 from nestbox.protocol import stream as protocol
+from nestbox.protocol.fast import Token
+from nestbox.protocol.sm import ENABLE, enabled
 from nestbox.protocol.stream import Credentials, Stream, StreamOptions
 
 DOMAIN = "nestbox.test"
@@ -31,6 +34,15 @@ ACCOUNTS = {
     "romeo": Credentials({name: Keys("secret", digest) for name, digest in HASHES.items()}, True),
     "tybalt": Credentials({name: Keys("secret", digest) for name, digest in HASHES.items()}, False),
     "old": Credentials({"SHA-1": Keys("secret", "sha1")}, True),
+}
+AGENT = "d4565fa7-4d72-4749-b3d3-740edbf87770"
+NEVER = 2**33  # Unix seconds
+TOKENS = {
+    ("romeo", AGENT): [
+        Token("HT-SHA-256-NONE", b"", b"a token", NEVER, 0, True),
+        Token("HT-SHA-256-ENDP", b"", b"a bound token", NEVER, 7, False),
+        Token("HT-SHA-256-NONE", b"", b"an old token", 1, 0, False),
+    ]
 }
 
 
@@ -67,6 +79,12 @@ class Driver:
                 stream.tls_established(CERTIFICATE_HASH)
             case protocol.Lookup(username):
                 stream.credentials(ACCOUNTS.get(username))
+            case protocol.TokenLookup(username, agent):
+                stream.tokens(TOKENS.get((username, agent), []))
+            case protocol.StoreKeys():
+                stream.keys_stored()
+            case protocol.Establish():
+                self.establish(event)
             case protocol.BindRequest("taken"):
                 stream.bind_failed(protocol.StanzaError("conflict"))
             case protocol.BindRequest(resource):
@@ -79,6 +97,22 @@ class Driver:
                 stream.resume_failed("item-not-found")
             case protocol.EnableSm(resume, most):
                 stream.sm_enabled("sm-1" if resume else None, most)
+
+    def establish(self, event: protocol.Establish) -> None:
+        """All that a login of XEP-0388 asks for."""
+        outcome = protocol.Established()
+        if event.token is not None and event.count == 13:
+            self.stream.refused(SaslError("not-authorized", "somebody else was quicker"))
+            return
+        if event.new_token is not None:
+            outcome.token = (f"new-{event.new_token}", "2026-12-24T00:00:00Z")
+        if event.resume is not None and event.resume[0] == "sm-old":
+            outcome.jid, outcome.resumed, outcome.sm = JID(event.username, DOMAIN, "old"), event.resume[1] + 1, True
+        elif event.bind is not None:
+            outcome.jid = JID(event.username, DOMAIN, event.bind.resource)
+            if any(element.tag == ENABLE for element in event.bind.features):
+                outcome.sm, outcome.bound = True, enabled("sm-1", 60)
+        self.stream.established(outcome)
 
     def log_in(self) -> Driver:
         """Open, authenticate and open again."""

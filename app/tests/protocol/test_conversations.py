@@ -8,6 +8,22 @@ import pytest
 
 from tests.protocol.driver import BIND_IQ, HEADER, OPEN, Driver
 
+
+def offer(names: list[str], tokens: list[str]) -> str:
+    """The mechanisms of RFC 6120 and of XEP-0388, with what can be had in the same round trip."""
+    mechanisms = "".join(f"<mechanism>{name}</mechanism>" for name in names)
+    fast = "".join(f"<mechanism>{name}</mechanism>" for name in tokens)
+    return (
+        f"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{mechanisms}</mechanisms>"
+        f"<authentication xmlns='urn:xmpp:sasl:2'>{mechanisms}<inline><bind xmlns='urn:xmpp:bind:0'><inline>"
+        "<feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>"
+        f"<fast xmlns='urn:xmpp:fast:0'>{fast}</fast></inline>"
+        "<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>UPGR-SCRAM-SHA-512</upgrade>"
+        "<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>UPGR-SCRAM-SHA-256</upgrade></authentication>"
+    )
+
+
+SCRAM = ["SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"]
 NAMES = {
     "HEADER": HEADER,
     "OPEN": OPEN,
@@ -19,19 +35,12 @@ NAMES = {
     "OPENED": (
         "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' from='nestbox.test' id='ID' version='1.0' xml:lang='en'/>"
     ),
-    "PRE": (
-        "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-512</mechanism>"
-        "<mechanism>SCRAM-SHA-256</mechanism><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism>"
-        "</mechanisms><limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>"
-    ),
-    "PRE_PLUS": (
-        "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-512-PLUS</mechanism>"
-        "<mechanism>SCRAM-SHA-256-PLUS</mechanism><mechanism>SCRAM-SHA-1-PLUS</mechanism>"
-        "<mechanism>SCRAM-SHA-512</mechanism><mechanism>SCRAM-SHA-256</mechanism><mechanism>SCRAM-SHA-1</mechanism>"
-        "<mechanism>PLAIN</mechanism></mechanisms><sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>"
-        "<channel-binding type='tls-server-end-point'/></sasl-channel-binding>"
-        "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>"
-    ),
+    "PRE": offer([*SCRAM, "PLAIN"], ["HT-SHA-256-NONE"])
+    + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>",
+    "PRE_PLUS": offer([*(f"{name}-PLUS" for name in SCRAM), *SCRAM, "PLAIN"], ["HT-SHA-256-ENDP", "HT-SHA-256-NONE"])
+    + "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>"
+    "<channel-binding type='tls-server-end-point'/></sasl-channel-binding>"
+    "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>",
     "STARTTLS": (
         "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"
         "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>"
@@ -333,7 +342,8 @@ CONVERSATIONS = {
     "not available": (
         {"sm_available": False},
         [
-            *LOGGED_IN[:2],
+            ("{HEADER}", ...),
+            LOGGED_IN[1],
             ("{HEADER} {BIND}", ...),
             ("<enable xmlns='urn:xmpp:sm:3'/>", sm_failed("feature-not-implemented")),
         ],

@@ -64,7 +64,7 @@ def test_channel_binding_is_known_after_starttls() -> None:
     driver.feed(HEADER)
     driver.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
     assert "SCRAM-SHA-256-PLUS" in driver.feed(HEADER)
-    assert driver.stream._certificate_hash == CERTIFICATE_HASH
+    assert driver.stream.certificate_hash == CERTIFICATE_HASH
 
 
 def test_close() -> None:
@@ -127,7 +127,7 @@ def test_an_idle_stream_is_small() -> None:
     stream = Driver().bind().stream
     size = sum(map(sys.getsizeof, (stream, stream._reader, stream._reader._buffer, stream._out)))
     assert size < 600
-    assert stream._exchange is None
+    assert stream._login is None
     assert stream._request is None
     assert stream._reader._parser is None
 

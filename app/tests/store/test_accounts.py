@@ -11,6 +11,7 @@ from nestbox.store.pubsub_items import Item
 from nestbox.store.pubsub_people import Subscription
 from nestbox.store.rooms import Affiliate, RoomRow
 from nestbox.store.schema import metadata
+from nestbox.store.tokens import TokenRow
 from nestbox.store.uploads import Quota, Upload
 
 
@@ -127,6 +128,7 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
             node.id, user.id, user.id, Subscription("", "a@b", "a@b", "pending", "1"), 9
         )
         await store.uploads.reserve(Upload(user.username, user.id, "a.jpg", 1, "", 0), Quota(1, 1, 1, 0, 1))
+        await store.tokens.issue(user.id, TokenRow("agent", True, "HT-SHA-256-NONE", b"nonce", 2**33, 0), 9)
         await store.archive.set_prefs(user.id, Prefs("roster"))
         store.committer.archive(user.id, 1 << 56, "carol@example.org", b"<message/>")
         store.committer.offline(user.id, 1 << 56, b"<message/>")
