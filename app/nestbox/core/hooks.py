@@ -125,6 +125,8 @@ class Hooks:
     vcard_stored: AsyncHook[[User, Element]] = field(default_factory=AsyncHook)
     private_stored: AsyncHook[[User, Element]] = field(default_factory=AsyncHook)
     pep_changed: AsyncHook[[User, str]] = field(default_factory=AsyncHook)
+    # An account (its username) was made, changed, disabled or deleted, on any worker.
+    account_changed: Hook[[str]] = field(default_factory=Hook)
     # An account is gone (bare JID, username); its rows are erased already.
     account_deleted: Hook[[str]] = field(default_factory=Hook)
 

@@ -86,7 +86,7 @@ class Router:
         except StanzaError as error:
             self.bounce(stanza, error)
             return 0
-        return outcome if isinstance(outcome, int) else self._guarded(stanza, outcome)
+        return outcome if isinstance(outcome, int) else self.guarded(stanza, outcome)
 
     @staticmethod
     def _check_from(session: Session, claimed: str) -> None:
@@ -98,7 +98,8 @@ class Router:
             pass
         raise StreamError("invalid-from", f"You are {session.full}.")
 
-    async def _guarded(self, stanza: Stanza, outcome: Awaitable[int]) -> int:
+    async def guarded(self, stanza: Stanza, outcome: Awaitable[int]) -> int:
+        """Wait for an outcome; what goes wrong is told to the stanza's sender. Raises StreamError."""
         try:
             return await outcome
         except StanzaError as error:
@@ -134,7 +135,7 @@ class Router:
                 self.bounce(stanza, error)
                 return
             if not isinstance(outcome, int):
-                self._server.spawn(self._guarded(stanza, outcome))
+                self._server.spawn(self.guarded(stanza, outcome))
             return
         if to.is_full:
             entry = self._server.registry.of(to.bare).get(to.resource)
@@ -162,7 +163,7 @@ class Router:
         except StanzaError as error:
             self.bounce(stanza, error)
             return 0
-        return outcome if isinstance(outcome, int) else self._guarded(stanza, outcome)
+        return outcome if isinstance(outcome, int) else self.guarded(stanza, outcome)
 
     # messages (RFC 6121, section 8)
 

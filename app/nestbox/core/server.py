@@ -114,11 +114,12 @@ class Server:
         ):
             self.registry.on(op, handler)
 
-    def spawn(self, coroutine: Coroutine[object, object, object]) -> None:
+    def spawn(self, coroutine: Coroutine[object, object, object]) -> asyncio.Task[object]:
         """Run something beside the current stanza; its failure is logged."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
+        return task
 
     def _spawned(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
@@ -229,6 +230,7 @@ class Server:
 
     async def _account_changed(self, username: str) -> None:
         await self.users.changed(username)
+        self.hooks.account_changed.run(username)
         bare = f"{username}@{self.config.domain}"
         sessions = [session for session in self.registry.sessions.values() if session.entry.bare == bare]
         if not sessions:

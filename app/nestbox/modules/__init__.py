@@ -37,6 +37,7 @@ MODULES = (
     "vcard",
     "private_storage",
     "pubsub",
+    "muc",
     "legacy_session",
     "external_services",
     "uploads",

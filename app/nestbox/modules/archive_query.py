@@ -13,7 +13,7 @@ from nestbox.modules.rsm import PageRequest
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, escape_attribute
 
-__all__ = ["FLIP_PAGE", "QUERY", "Query", "parse_query", "query_form"]
+__all__ = ["FLIP_PAGE", "QUERY", "Query", "milliseconds", "parse_query", "query_form"]
 
 QUERY = f"{{{ns.MAM}}}query"
 FLIP_PAGE = f"{{{ns.MAM}}}flip-page"
@@ -55,8 +55,11 @@ def query_form() -> Element:
     return el(QUERY, None, dataforms.form(ns.MAM, _FIELDS))
 
 
-def parse_query(query: Element) -> Query:
-    """Read ``<query/>``. Raises StanzaError: bad-request, feature-not-implemented (unknown field), item-not-found."""
+def parse_query(query: Element, *, occupants: bool = False) -> Query:
+    """Read ``<query/>``; with ``occupants`` an address to filter by is one in a room.
+
+    Raises StanzaError: bad-request, feature-not-implemented (unknown field), item-not-found.
+    """
     page = rsm.page_request(query)
     result = Query(query.get("queryid"), page, query.find(FLIP_PAGE) is not None)
     form = query.find(dataforms.FORM)
@@ -70,12 +73,13 @@ def parse_query(query: Element) -> Query:
             raise StanzaError("bad-request", f"The field {name} needs one value.")
         elif name == "with":
             address = _address(values[0])
-            result.with_ = address.bare
-            result.full = escape_attribute(str(address)).encode() if address.is_full else None
+            result.with_ = str(address) if occupants else address.bare
+            if address.is_full and not occupants:
+                result.full = escape_attribute(str(address)).encode()
         elif name == "start":
-            result.start = _milliseconds(values[0])
+            result.start = milliseconds(values[0])
         elif name == "end":
-            result.end = _milliseconds(values[0])
+            result.end = milliseconds(values[0])
         elif name == "after-id":
             result.after = _archive_id(values[0])
         elif name == "before-id":
@@ -108,8 +112,8 @@ def _address(text: str) -> JID:
         raise StanzaError("bad-request", str(error)) from None
 
 
-def _milliseconds(text: str) -> int:
-    """A date and time of XEP-0082 as Unix time in milliseconds."""
+def milliseconds(text: str) -> int:
+    """A date and time of XEP-0082 as Unix time in milliseconds. Raises StanzaError bad-request."""
     try:
         value = datetime.fromisoformat(text)
         if value.tzinfo is None:

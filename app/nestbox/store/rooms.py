@@ -55,7 +55,7 @@ class Rooms:
             "listed": listed,
             "secret": row.secret,
             "config_json": row.config,
-            "subject_json": row.subject,
+            "subject": row.subject,
         }
         async with self._database.write() as connection:
             room_id = (await connection.execute(insert(rooms).values(values))).inserted_primary_key[0]
@@ -65,7 +65,7 @@ class Rooms:
 
     async def get(self, name: str) -> RoomRow | None:
         """A room with its affiliates, without its vCard."""
-        query = select(rooms.c.id, rooms.c.secret, rooms.c.config_json, rooms.c.subject_json)
+        query = select(rooms.c.id, rooms.c.secret, rooms.c.config_json, rooms.c.subject)
         async with self._database.read() as connection:
             row = (await connection.execute(query.where(rooms.c.name == name))).first()
             if row is None:
@@ -75,7 +75,7 @@ class Rooms:
                 Affiliate(each.jid, each.affiliation, _text(each.nick), _text(each.reason), each.user_id)
                 for each in found
             ]
-        return RoomRow(row.id, name, row.secret, row.config_json, row.subject_json, affiliates)
+        return RoomRow(row.id, name, row.secret, row.config_json, row.subject, affiliates)
 
     async def set_config(self, room_id: int, config: bytes, *, listed: bool) -> None:
         """Replace the configuration."""
@@ -83,7 +83,7 @@ class Rooms:
 
     async def set_subject(self, room_id: int, subject: bytes) -> None:
         """Replace the subject."""
-        await self._update(room_id, {"subject_json": subject})
+        await self._update(room_id, {"subject": subject})
 
     async def set_vcard(self, room_id: int, config: bytes, vcard: bytes | None) -> None:
         """Replace the vCard, and the configuration, which knows the picture's hash."""

@@ -211,7 +211,7 @@ rooms = Table(
     Column("listed", Boolean, nullable=False),  # whether disco shows it to everybody
     Column("secret", LargeBinary(32).with_variant(VARBINARY(32), "mysql"), nullable=False),  # of XEP-0421
     Column("config_json", Blob, nullable=False),
-    Column("subject_json", Blob, nullable=False),
+    Column("subject", Blob, nullable=False),
     Column("vcard", Blob),
     sqlite_autoincrement=True,  # a new room must never find an old one's archive
     **OPTIONS,

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("listed", sa.Boolean, nullable=False),
         sa.Column("secret", sa.LargeBinary(32).with_variant(sa.dialects.mysql.VARBINARY(32), "mysql"), nullable=False),
         sa.Column("config_json", Blob, nullable=False),
-        sa.Column("subject_json", Blob, nullable=False),
+        sa.Column("subject", Blob, nullable=False),
         sa.Column("vcard", Blob),
         sqlite_autoincrement=True,
         **OPTIONS,
