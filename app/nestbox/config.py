@@ -124,6 +124,21 @@ class Uploads(Struct, forbid_unknown_fields=True):
     days: Natural = 180
 
 
+Uri = Annotated[str, Meta(pattern=r"^(mailto|xmpp|https|tel):\S+$")]
+
+
+class Contact(Struct, forbid_unknown_fields=True):
+    """Whom people may turn to (XEP-0157), as URIs such as ``mailto:help@example.org``."""
+
+    abuse: list[Uri] = []
+    admin: list[Uri] = []
+    feedback: list[Uri] = []
+    sales: list[Uri] = []
+    security: list[Uri] = []
+    status: list[Uri] = []
+    support: list[Uri] = []
+
+
 class Limits(Struct, forbid_unknown_fields=True):
     """What a client can make grow, in bytes, seconds or pieces."""
 
@@ -184,6 +199,7 @@ class Config(Struct, forbid_unknown_fields=True):
     components: list[Component] = []
     external_services: list[ExternalService] = []
     uploads: Uploads = msgspec.field(default_factory=Uploads)
+    contact: Contact = msgspec.field(default_factory=Contact)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 

@@ -76,6 +76,8 @@ class Server:
         # Features for XEP-0030: of the host, and of accounts' bare JIDs.
         self.host_features: set[str] = set()
         self.account_features: set[str] = set()
+        # Forms in the host's disco answer (XEP-0128).
+        self.host_forms: list[Element] = []
         # What an account's bare JID is, as (category, type); and who answers for its nodes (XEP-0163).
         self.account_identities: list[tuple[str, str]] = [("account", "registered")]
         self.account_disco: Callable[[IqContext], Awaitable[Element]] | None = None

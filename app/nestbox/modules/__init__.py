@@ -32,6 +32,7 @@ MODULES = (
     "announce",
     "ping",
     "version",
+    "contact",
     "entity_time",
     "last_activity",
     "vcard",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["XEPS", "check_sees", "host_info", "setup"]
 
-XEPS = (Xep(30, "2.5.0"),)
+XEPS = (Xep(30, "2.5.0"), Xep(128, "1.0.1"))
 INFO = f"{{{ns.DISCO_INFO}}}query"
 ITEMS = f"{{{ns.DISCO_ITEMS}}}query"
 IDENTITY = f"{{{ns.DISCO_INFO}}}identity"
@@ -40,7 +40,9 @@ async def check_sees(server: Server, context: IqContext) -> None:
 def host_info(server: Server, node: str | None = None) -> Element:
     """The server's identity and features; XEP-0115 hashes the same."""
     identity = el(IDENTITY, {"category": "server", "type": "im", "name": server.config.name})
-    return _info([identity], server.host_features, node)
+    info = _info([identity], server.host_features, node)
+    info.extend(server.host_forms)
+    return info
 
 
 def _info(identities: list[Element], features: set[str], node: str | None) -> Element:

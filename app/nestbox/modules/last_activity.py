@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from nestbox.core.hooks import IqContext
     from nestbox.core.server import Server
     from nestbox.core.session import Session
+    from nestbox.wire.stanza import Stanza
 
 __all__ = ["XEPS", "setup"]
 
-XEPS = (Xep(12, "2.0", "the account's last status text is not kept"),)
+XEPS = (Xep(12, "2.0"),)
 QUERY = f"{{{ns.LAST}}}query"
+STATUS = f"{{{ns.CLIENT}}}status"
 
 
 class _LastActivity:
@@ -48,9 +50,19 @@ class _LastActivity:
         seconds, status = last
         return el(QUERY, {"seconds": str(max(0, int(time.time()) - seconds))}, text=status or None)
 
+    def presence(self, session: Session, stanza: Stanza) -> None:
+        """The status text of the last unavailable presence is kept with its time (section 3)."""
+        if stanza.type == "unavailable":
+            status = stanza.find(STATUS)
+            self._gone(session, "" if status is None else status.text or "")
+
     def ended(self, session: Session) -> None:
+        if session.entry.priority is not None:  # else it has said good-bye, or never was available
+            self._gone(session, "")
+
+    def _gone(self, session: Session, status: str) -> None:
         if not self._server.registry.available(session.entry.bare):
-            self._seen[session.user.id] = (int(time.time()), "")
+            self._seen[session.user.id] = (int(time.time()), status)
             if not self._writing:
                 self._writing = True
                 self._server.spawn(self._write())
@@ -70,6 +82,7 @@ def setup(server: Server) -> None:
     last = _LastActivity(server)
     server.router.iq("host", "get", QUERY, last.of_host)
     server.router.iq("account", "get", QUERY, last.of_account)
+    server.hooks.presence_sent.add(last.presence)
     server.hooks.session_ended.add(last.ended)
     server.host_features.add(ns.LAST)
     server.account_features.add(ns.LAST)

@@ -9,7 +9,9 @@ from xml.etree.ElementTree import XML
 import pytest
 from harness import DOMAIN, condition
 
+from nestbox.config import ConfigError, Contact, load
 from nestbox.modules.caps import verification
+from nestbox.modules.dataforms import FORM
 from nestbox.wire.element import Element
 
 INFO = "{http://jabber.org/protocol/disco#info}"
@@ -86,3 +88,41 @@ def test_the_example_of_the_xep():
         "<feature var='http://jabber.org/protocol/disco#items'/><feature var='http://jabber.org/protocol/muc'/></query>"
     )
     assert verification(info) == "QgayPKawpkPSDYmwT/WM94uAlu0="  # XEP-0115, section 5.2
+
+
+class TestContact:
+    """XEP-0157."""
+
+    @pytest.fixture
+    def config(self, config):
+        config.admins = ["root"]
+        config.contact = Contact(abuse=["mailto:abuse@nestbox.test", "xmpp:carol@nestbox.test"])
+        return config
+
+    async def test_people_find_whom_to_turn_to_and_the_hash_covers_it(self, world):
+        alice = await world.client("alice")
+        caps = next(XML(f) for f in world.servers[1].stream_features if b"protocol/caps" in f)
+        node = f"{caps.get('node')}#{caps.get('ver')}"
+        info = (await alice.iq("get", query("info", node), to=DOMAIN)).find(INFO + "query")
+        (form,) = info.findall(FORM)
+        assert form.get("type") == "result"
+        found = {field.get("var"): [value.text for value in field] for field in form}
+        assert found == {
+            "FORM_TYPE": ["http://jabber.org/network/serverinfo"],
+            "abuse-addresses": ["mailto:abuse@nestbox.test", "xmpp:carol@nestbox.test"],
+            "admin-addresses": ["xmpp:root@nestbox.test"],
+        }
+        text = "server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
+        text += (
+            "http://jabber.org/network/serverinfo<abuse-addresses<mailto:abuse@nestbox.test<xmpp:carol@nestbox.test<"
+        )
+        text += "admin-addresses<xmpp:root@nestbox.test<"
+        assert caps.get("ver") == base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
+
+
+@pytest.mark.parametrize("address", ["help@nestbox.test", "javascript:alert(1)", "mailto:a b"])
+def test_a_contact_address_is_a_uri(tmp_path, address):
+    path = tmp_path / "nestbox.yml"
+    path.write_text(f"domain: nestbox.test\ncontact: {{support: ['{address}']}}\n")
+    with pytest.raises(ConfigError, match="contact"):
+        load(path)

@@ -69,6 +69,12 @@ async def test_last_activity(world):
     assert int((await alice.iq("get", LAST, to=bob.bare)).payload.get("seconds")) in (100, 101)
     for address in (bob.bare, alice.bare):
         assert condition(await mallory.iq("get", LAST, to=address)) == "forbidden"
+    bob = await world.client("bob", worker=2)
+    await bob.send("<presence type='unavailable'><status>Heading home</status></presence>")
+    await bob.leave()
+    await world.settle()
+    last = (await alice.iq("get", LAST, to=bob.bare)).payload
+    assert (last.get("seconds") in ("0", "1"), last.text) == (True, "Heading home")
 
 
 async def test_vcards(world):
