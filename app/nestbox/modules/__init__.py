@@ -39,8 +39,6 @@ MODULES = (
     "private_storage",
     "pubsub",
     "muc",
-    "avatars",
-    "bookmarks",
     "legacy_session",
     "external_services",
     "uploads",

@@ -61,6 +61,11 @@ class WebChat:
         await self.page.click(f"converse-roster >> text={jid} >> nth=0")
         await self.page.wait_for_selector("textarea.chat-textarea")
 
+    async def join(self, room: str) -> None:
+        """Enter a room by its link."""
+        await self.page.goto(f"{self.site.url}/#converse/room?jid={room}")
+        await self.page.wait_for_selector("converse-muc-message-form textarea.chat-textarea")
+
     async def encrypt(self) -> None:
         """Close the lock of the chat that is open."""
         await self.page.click(".toggle-omemo[data-disabled=false]")
@@ -70,6 +75,11 @@ class WebChat:
         """Send a message in the chat that is open."""
         await self.page.fill("textarea.chat-textarea", text)
         await self.page.keyboard.press("Enter")
+
+    async def attach(self, name: str, data: bytes) -> None:
+        """Send a picture in the chat that is open."""
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        await self.page.set_input_files("input.fileupload", files=[file])
 
     async def sees(self, text: str) -> None:
         """Wait until a message with this text is shown."""
@@ -83,7 +93,7 @@ class WebChat:
 
     def check(self) -> None:
         """It asked nobody but its own server, and the content security policy refused nothing."""
-        assert self.asked <= {f"localhost:{self.site.https}", ""}, self.asked
+        assert self.asked <= {f"127.0.0.1:{self.site.https}", ""}, self.asked
         assert not [line for line in self.said if "Content Security Policy" in line], self.said
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import sys
+import urllib.request
+import xml.etree.ElementTree as ET
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from omemo.storage import Just, Maybe, Nothing, Storage
 from slixmpp import JID
 from slixmpp.plugins import register_plugin
@@ -14,6 +19,8 @@ from tests.clients.site import DOMAIN, Site
 from tests.live.conftest import Person
 
 __all__ = ["OmemoPerson"]
+
+UPLOAD = "urn:xmpp:http:upload:0"
 
 
 class _Memory(Storage):
@@ -87,6 +94,12 @@ class OmemoPerson(Person):
             while len(await manager.get_device_information(f"{name}@{DOMAIN}")) != count:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
+    async def sees_in_room(self, room: str, name: str) -> None:
+        """Wait until an account is in a room whose occupants' addresses are known."""
+        async with asyncio.timeout(15):
+            while not self["xep_0045"].jid_in_room(JID(room), JID(f"{name}@{DOMAIN}")):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     async def encrypt(self, text: str, *names: str, room: str = "") -> None:
         """Send a text to an account, or to the accounts that are in a room, encrypted for all their devices."""
         to, kind = (room, "groupchat") if room else (f"{names[0]}@{DOMAIN}", "chat")
@@ -97,3 +110,30 @@ class OmemoPerson(Person):
         assert not problems, problems
         encrypted["from"] = None
         encrypted.send()
+
+    async def upload_encrypted(self, name: str, data: bytes) -> str:
+        """Encrypt a file, upload it, and return its link with the key (XEP-0454)."""
+        iv, key = os.urandom(12), os.urandom(32)
+        data = AESGCM(key).encrypt(iv, data, None)
+        ask = self.make_iq_get(ito=f"upload.{DOMAIN}")
+        ask.append(ET.Element(f"{{{UPLOAD}}}request", {"filename": name, "size": str(len(data))}))
+        slot = (await ask.send()).xml.find(f"{{{UPLOAD}}}slot")
+        put = slot.find(f"{{{UPLOAD}}}put")
+        headers = {header.get("name"): header.text for header in put}
+        await self._http(urllib.request.Request(put.get("url"), data, headers, method="PUT"))
+        return slot.find(f"{{{UPLOAD}}}get").get("url").replace("https:", "aesgcm:") + f"#{iv.hex()}{key.hex()}"
+
+    async def fetch_encrypted(self, link: str) -> bytes:
+        """Download and decrypt what such a link names."""
+        url, _, secret = link.replace("aesgcm:", "https:").partition("#")
+        iv, key = bytes.fromhex(secret[:-64]), bytes.fromhex(secret[-64:])
+        return AESGCM(key).decrypt(iv, await self._http(urllib.request.Request(url)), None)
+
+    async def _http(self, request: urllib.request.Request) -> bytes:
+        context = ssl.create_default_context(cafile=self.cluster.certificate)
+
+        def run() -> bytes:
+            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+                return answer.read()
+
+        return await asyncio.to_thread(run)

@@ -62,8 +62,8 @@ class Site:
         self.certificate = certificate
         self.log = folder / "log"
         self.https, self.c2s_tls = free_port(), free_port()
-        self.url = f"https://localhost:{self.https}"
-        self.websocket = f"wss://localhost:{self.https}/xmpp-websocket"
+        self.url = f"https://127.0.0.1:{self.https}"
+        self.websocket = f"wss://127.0.0.1:{self.https}/xmpp-websocket"
         self.bosh = f"{self.url}/http-bind"
         self._folder = folder
         self._numbers = itertools.count(1)

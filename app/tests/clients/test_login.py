@@ -70,3 +70,23 @@ async def test_slixmpp_resumes_on_another_worker(site, names, person):
     await ben.come(4)
     assert (await ben.next_message())["body"] == "while you were away"
     assert ben.plugin["xep_0198"].enabled_in
+
+
+@both_databases
+async def test_xmpp_js_logs_in_at_once_and_again_by_token(site, names, node):
+    """SASL2 with Bind 2 in one round trip, then FAST (XEP-0388, XEP-0386, XEP-0484)."""
+    anna = node(XmppClient, names[0])
+    await anna.come(anna.worker(1))
+    request = await anna.told("sent", lambda data: data.startswith("<authenticate "))
+    assert "urn:xmpp:bind:0" in request and "request-token" in request and "SCRAM" in request
+    success = await anna.told("received", lambda data: data.startswith("<success "))
+    assert "urn:xmpp:fast:0" in success and "urn:xmpp:sm:3" in success
+    await anna.do("again", anna.worker(2))
+    request = await anna.told("sent", lambda data: data.startswith("<authenticate "))
+    assert 'mechanism="HT-SHA-256-NONE"' in request
+    assert await anna.told("online")
+    await anna.do("lose", anna.worker(3))
+    await anna.told("sent", lambda data: data.startswith("<authenticate ") and "urn:xmpp:sm:3" in data)
+    await anna.told("resumed")
+    answer = await anna.ask("<ping xmlns='urn:xmpp:ping'/>", DOMAIN)
+    assert answer.get("type") == "result"

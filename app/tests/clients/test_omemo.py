@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 from tests.clients.omemo_person import OmemoPerson
 from tests.clients.site import both_databases
+
+
+def picture(width: int) -> bytes:
+    """A grey PNG of this width and height."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress((b"\0" + b"\x80" * width) * width)
+    head = struct.pack(">IIBBBBB", width, width, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+PICTURE = picture(64)
 
 
 @both_databases
@@ -31,3 +48,21 @@ async def test_web_chat_and_a_phone_encrypt(site, names, person, web_chat):
     assert (await ben.next_encrypted())["body"] == "for you alone"
     await ben.encrypt("and for you", names[0])
     await anna.sees("and for you")
+
+
+async def test_pictures_are_encrypted_too(site, names, person, web_chat):
+    """A picture each way, sent by HTTP upload under a key that only the message has (XEP-0363, XEP-0454)."""
+    ben = await person(names[1], 2, kind=OmemoPerson)
+    await ben.forget_omemo_2()
+    anna = await web_chat(names[0])
+    ben.send_message(anna.jid, "show me", mtype="chat")
+    await anna.open_chat(ben.boundjid.bare)
+    await anna.encrypt()
+    await anna.attach("bird.png", PICTURE)
+    link = (await ben.next_encrypted())["body"]
+    assert link.startswith(f"aesgcm://127.0.0.1:{site.https}/upload/")
+    assert await ben.fetch_encrypted(link) == PICTURE
+    await ben.encrypt(await ben.upload_encrypted("nest.png", PICTURE), names[0])
+    await anna.page.locator("img.chat-image").nth(1).wait_for()
+    shown = "(images) => images.map((image) => [new URL(image.src).protocol, image.naturalWidth])"
+    assert await anna.page.eval_on_selector_all("img.chat-image", shown) == [["blob:", 64]] * 2
