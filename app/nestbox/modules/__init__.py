@@ -39,6 +39,8 @@ MODULES = (
     "private_storage",
     "pubsub",
     "muc",
+    "avatars",
+    "bookmarks",
     "legacy_session",
     "external_services",
     "uploads",

@@ -31,12 +31,7 @@ XEPS = (
     Xep(60, "1.29.0", "no collections, subscription options, item expiry or publish-only affiliation"),
     Xep(163, "1.2.2"),
     Xep(223, "1.1.1"),
-    Xep(384, "0.9.1", "what it needs of the server"),
-    Xep(107, "1.2.1", "as any node"),
-    Xep(108, "1.3.1", "as any node"),
-    Xep(118, "1.3.1", "as any node"),
-    Xep(172, "1.1", "as any node"),
-    Xep(490, "1.0.1", "as any node"),
+    Xep(490, "1.0.1", "no assistance by the server"),
 )
 
 

@@ -182,6 +182,12 @@ class Publisher:
         if access is not None and await self._store.pubsub_items.retract(access.node.id, item_name):
             await self._say_retracted(access, item_name)
 
+    async def own_item(self, user: User, name: str, item_name: str) -> Item | None:
+        """An item of an account's own node."""
+        view = await self._store.pubsub.view(user.jid, name, user.jid)
+        items = [] if view is None else await self._store.pubsub_items.named(view.node.id, [item_name])
+        return items[0] if items else None
+
     async def own_items(self, user: User, name: str) -> list[Item] | None:
         """All items of an account's own node; None where there is no such node."""
         view = await self._store.pubsub.view(user.jid, name, user.jid)

@@ -146,7 +146,7 @@ async def event(client: Client, node: str, what: str = "items", sender: str | No
         )
 
     stanza = await client.expect(matches)
-    assert stanza.to == client.jid
+    assert stanza.to in (client.jid, client.bare)
     return stanza.find(EVENT + "event")[0]
 
 
