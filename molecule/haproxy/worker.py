@@ -74,7 +74,7 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def main() -> None:
-    for name, serve in [("http", serve_http), ("c2s", serve_xmpp), ("c2s-tls", serve_xmpp)]:
+    for name, serve in [("http", serve_http), ("c2s", serve_xmpp), ("c2s-tls", serve_xmpp), ("component", echo)]:
         await asyncio.start_unix_server(serve, f"{DIRECTORY}/{name}.sock", backlog=1024)
     await asyncio.Event().wait()
 

@@ -6,7 +6,7 @@ import pytest
 from clients import Client, admin, counters, server_states, tls_context, workers_met, xmpp_worker
 from conftest import wait_for
 
-BACKENDS = ["be_http", "be_websocket", "be_bosh", "be_upload", "be_c2s", "be_c2s_tls"]
+BACKENDS = ["be_http", "be_websocket", "be_bosh", "be_upload", "be_c2s", "be_c2s_tls", "be_components"]
 
 
 def all_states(host, worker: int, state: str) -> bool:

@@ -111,6 +111,11 @@ def test_the_quantum_safe_group_is_spoken_where_openssl_knows_it(host, release):
         assert f"Negotiated TLS1.3 group: {group}" in handshake(host), "the default of a client that knows it"
 
 
+def test_components_reach_a_worker_from_this_machine_only(host, address):
+    assert port_state(address, 5347) == "closed"
+    assert host.check_output("printf 'still there?\n' | nc -N -w 5 127.0.0.1 5347") == "still there?"
+
+
 def test_statistics_and_metrics_are_for_this_machine_only(host, address):
     assert port_state(address, 8404) == "closed"
     metrics = host.check_output("curl -sS http://127.0.0.1:8404/metrics")
