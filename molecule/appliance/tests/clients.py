@@ -34,7 +34,7 @@ class Tcp(slixmpp.ClientXMPP):
         self.address, self.port = address, port
         self.enable_direct_tls, self.enable_starttls = port == 5223, port == 5222
         self.ca_certs = ca
-        for plugin in ("xep_0030", "xep_0115", "xep_0163", "xep_0199", "xep_0280", "xep_0313"):
+        for plugin in ("xep_0030", "xep_0045", "xep_0115", "xep_0163", "xep_0199", "xep_0280", "xep_0313"):
             self.register_plugin(plugin)
         self.messages: asyncio.Queue = asyncio.Queue()
         self.presences: asyncio.Queue = asyncio.Queue()

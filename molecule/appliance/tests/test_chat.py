@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from clients import DOMAIN
+from slixmpp import JID
+from slixmpp.xmlstream import ET
 
 pytest_plugins = ["appliance"]
+
+INSTANT_ROOM = '<query xmlns="http://jabber.org/protocol/muc#owner"><x xmlns="jabber:x:data" type="submit"/></query>'
 
 
 def test_three_transports_chat(appliance):
@@ -51,6 +55,24 @@ def test_messages_cross_workers_in_both_directions(appliance):
                 assert await bob[there].text() == (f"ada@{DOMAIN}", body)
 
     asyncio.run(chat())
+
+
+def test_a_room_is_one_on_all_workers(appliance):
+    room = JID(f"hall@rooms.{DOMAIN}")
+
+    async def meet() -> None:
+        async with appliance.on_each_worker("ada") as ada, appliance.on_each_worker("bob") as bob:
+            await ada[1].plugin["xep_0045"].join_muc_wait(room, "Ada", maxstanzas=0, timeout=20)
+            opened = ada[1].make_iq_set(ito=room)
+            opened.append(ET.fromstring(INSTANT_ROOM))
+            await opened.send(timeout=20)
+            await bob[2].plugin["xep_0045"].join_muc_wait(room, "Bob", maxstanzas=0, timeout=20)
+            for speaker, name in ((ada[1], "Ada"), (bob[2], "Bob")):
+                speaker.send_message(room, f"{name} speaks", mtype="groupchat")
+                for listener in (ada[1], bob[2]):
+                    assert await listener.text() == (room.bare, f"{name} speaks")
+
+    asyncio.run(meet())
 
 
 def test_roster_and_presence_across_workers(appliance):
