@@ -70,7 +70,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     bus = open_bus(config.bus.url, worker)
     server = Server(config, store, bus, IdSource(worker), _secret(Path(config.state_dir)))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
-    bus.on_reconnect = lambda: server.spawn(server.registry.reload())
+    bus.on_reconnect = lambda: server.spawn(server.bus_was_away())
     bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
     setup_all(server)  # before the first message comes
     await bus.start(server.registry.receive)

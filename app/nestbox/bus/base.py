@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,6 +83,12 @@ class Bus(Protocol):
 
     async def incr(self, key: str) -> int:
         """Add one to a counter, which begins at 0; returns the new value."""
+
+    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+        """Set fields of a hash and remove others, in order with other posts. Does not wait, and may fail unseen."""
+
+    def discard(self, key: str) -> None:
+        """Remove a value or a hash, in order with posts. Does not wait, and may fail unseen."""
 
     async def take(self, key: str) -> bytes | None:
         """A value, removed in the same step: of several takers one gets it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from nestbox.bus.base import BusCounts, Handler
 
@@ -53,6 +53,18 @@ class LocalBus:
         if not values:
             self._hashes.pop(key, None)
         return found
+
+    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+        """See Bus.post."""
+        values = self._hashes.setdefault(key, {})
+        values.update(fields)
+        for field in gone:
+            values.pop(field, None)
+
+    def discard(self, key: str) -> None:
+        """See Bus.discard."""
+        self._hashes.pop(key, None)
+        self._values.pop(key, None)
 
     async def hget(self, key: str, field: str) -> bytes | None:
         """See Bus.hget."""

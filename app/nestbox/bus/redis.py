@@ -7,10 +7,11 @@ on a channel, so that a receiver drops what was sent twice and notices what it m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from nestbox.bus.base import BusCounts, BusError, Handler
 from nestbox.bus.resp import RespConnection
@@ -273,6 +274,21 @@ class RedisBus:
     async def hdel(self, key: str, *fields: str) -> int:
         """See Bus.hdel. After a lost connection it may be sent twice, and then says 0."""
         return await self._commands.ask("HDEL", self._key(key), *fields)
+
+    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+        """See Bus.post."""
+        if fields:
+            self._post("HSET", self._key(key), *(part for field in fields.items() for part in field))
+        if gone:
+            self._post("HDEL", self._key(key), *gone)
+
+    def discard(self, key: str) -> None:
+        """See Bus.discard."""
+        self._post("DEL", self._key(key))
+
+    def _post(self, *words: object) -> None:
+        with contextlib.suppress(BusError):  # too much waits: after a reconnect everything is written anew
+            self._commands.send(words, _ignore)
 
     async def hget(self, key: str, field: str) -> bytes | None:
         """See Bus.hget."""

@@ -7,7 +7,7 @@ a stanza asks nobody; after a gap (a reconnect of the bus) the copy is read anew
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,7 +45,8 @@ _NOBODY: dict[str, Entry] = {}
 class Entry(msgspec.Struct, array_like=True):
     """A bound session. ``priority`` is None until it sends presence; ``uid`` tells two holders of one address apart.
 
-    ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp, websocket or bosh.
+    ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp, websocket or bosh; by the
+    id ``stream`` the session can be resumed, '' where it cannot.
     """
 
     bare: str
@@ -57,6 +58,7 @@ class Entry(msgspec.Struct, array_like=True):
     since: int = 0
     address: str = ""
     transport: str = ""
+    stream: str = ""
 
     @property
     def jid(self) -> str:
@@ -170,6 +172,10 @@ _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
+async def _cannot(entry: Entry) -> bool:
+    return False
+
+
 class Registry:
     """All sessions; ``sessions`` are this worker's own, by full JID."""
 
@@ -181,7 +187,11 @@ class Registry:
         self._handlers: dict[type, Callable[..., None]] = {}
         self._parts: dict[str, tuple[Callable[[int, bytes], None], Callable[[int, bytes], None]]] = {}
         self.on(Part, self._part)
-        # Called for an entry of a dead worker: its presence must be taken back.
+        # Called for a session of ours that another worker has taken over, as it held us for dead.
+        self.fenced: Callable[[Session], None] = lambda session: None
+        # Puts the session of a dead worker away for its client; False where that cannot be.
+        self.recover: Callable[[Entry], Awaitable[bool]] = _cannot
+        # Called for an entry of a dead worker that could not be put away: its presence must be taken back.
         self.lost: Callable[[Entry], None] = lambda entry: None
         # On every worker: an entry is new or changed; is no more (or was put away to be resumed); all were read anew;
         # a worker has died.
@@ -234,6 +244,12 @@ class Registry:
             del self.sessions[session.full]
         self._put(msgspec.structs.replace(session.entry, worker=worker))
 
+    def leave(self, session: Session) -> None:
+        """A session of ours is another worker's, which tells everybody."""
+        if self.sessions.get(session.full) is session:
+            del self.sessions[session.full]
+        self._drop(session.entry.bare, session.entry.resource, session.entry.uid)
+
     async def remove(self, session: Session, parked: bool = False) -> None:
         """Take a session out, unless its address has a new holder; ``parked``: it may be resumed."""
         entry = session.entry
@@ -271,7 +287,7 @@ class Registry:
         """
         lost = [entry for entry in self.all() if entry.worker == worker]
         for entry in lost:
-            self._drop(entry.bare, entry.resource, entry.uid)
+            self._drop(entry.bare, entry.resource, entry.uid, bool(entry.stream))
         self.worker_gone.run(worker)
         return self._forget_all(lost)
 
@@ -285,8 +301,10 @@ class Registry:
             return  # the address has a new holder, or another worker was quicker
         # Several workers notice a death; the one that removes the field reports it.
         if await self._bus.hdel(KEY, entry.jid):
-            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid)))
-            self.lost(entry)
+            recovered = bool(entry.stream) and await self.recover(entry)
+            self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid, recovered)))
+            if not recovered:
+                self.lost(entry)
 
     # talking to other workers
 
@@ -348,6 +366,9 @@ class Registry:
     def _dispatch(self, op: object) -> None:
         if isinstance(op, Put):
             self._put(op.entry)
+            held = self.sessions.get(op.entry.jid)
+            if held is not None and held.sm_id is not None and held.sm_id == op.entry.stream:
+                self.fenced(held)
         elif isinstance(op, Drop):
             self._drop(op.bare, op.resource, op.uid, op.parked)
         else:

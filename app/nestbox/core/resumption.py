@@ -19,8 +19,11 @@ import msgspec
 
 from nestbox.core import registry as reg
 from nestbox.core.errors import StreamError
+from nestbox.core.journal import Journal
+from nestbox.core.registry import Entry
 from nestbox.core.session import Link, Session, Snapshot
 from nestbox.protocol.sm import AckQueue
+from nestbox.wire.stanza import parse_stanza
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -53,6 +56,10 @@ class Resumption:
         self._claims: dict[str, _Claim] = {}
         self._moved: OrderedDict[str, int] = OrderedDict()
         self._parking: dict[str, asyncio.Event] = {}
+        self._journal = Journal(server) if server.shared_bus else None
+        if self._journal is not None:
+            server.registry.recover = self._recover
+        server.registry.fenced = self._leave
         server.registry.on(reg.Claim, lambda op: server.spawn(self._give_away(op)))
         server.registry.on(reg.Claimed, self._claimed)
         server.store.committer.failed = self._batch_failed
@@ -69,11 +76,19 @@ class Resumption:
         session.overflow = self._overflow
         if resume and self._server.config.limits.resume_seconds:
             session.sm_id = secrets.token_urlsafe(18)
+            session.entry.stream = session.sm_id  # the others hear of it with its presence
             self._sessions[session.sm_id] = session
+            self._keep_journal(session)
         return session.sm_id
 
+    def _keep_journal(self, session: Session) -> None:
+        if self._journal is not None:
+            self._journal.begin(session)
+
     def forget(self, session: Session) -> None:
-        """The session has ended."""
+        """The session has ended, or is another worker's now."""
+        if session.journal is not None:
+            session.journal.end(session)
         if session.sm_id is not None and self._sessions.get(session.sm_id) is session:
             del self._sessions[session.sm_id]
 
@@ -112,6 +127,13 @@ class Resumption:
     def _resumed(self, session: Session, link: Link) -> None:
         if session.link is link:
             self._server.hooks.session_resumed.run(session)
+            if session.presence is not None and session.entry.priority is None:  # contacts have seen it go
+                self._server.spawn(self._come_back(session))
+
+    async def _come_back(self, session: Session) -> None:
+        outcome = self._server.router.presence(session, parse_stanza(session.presence), None)
+        if not isinstance(outcome, int):
+            await outcome
 
     # all that came in is dealt with
 
@@ -153,10 +175,14 @@ class Resumption:
         bus = self._server.bus
         claim = self._claims.get(sm_id)
         if claim is None:
-            claim = self._claims[sm_id] = _Claim(user, bus.workers() - {bus.worker})
+            # A holder that is known is asked alone: when it is dead, nobody takes the question, and that is noticed.
+            entries = self._server.registry.of(user.jid).values()
+            holders = {entry.worker for entry in entries if entry.stream == sm_id} - {bus.worker}
+            claim = self._claims[sm_id] = _Claim(user, holders or bus.workers() - {bus.worker})
             if not claim.missing:
                 claim.answered.set()
-            bus.broadcast(reg.encode(reg.Claim(sm_id, user.jid, bus.worker)))
+            for worker in claim.missing:
+                self._server.registry.tell(worker, reg.Claim(sm_id, user.jid, bus.worker))
         try:
             await asyncio.wait_for(claim.answered.wait(), CLAIM_SECONDS)
         except TimeoutError:
@@ -216,6 +242,7 @@ class Resumption:
         session.sm_id = snapshot.sm_id
         session.sm = self.queue()
         session.sm.restore(snapshot.acked, snapshot.queue)
+        session.sm.lenient = snapshot.recovered
         session.overflow = self._overflow
         session.received = snapshot.received
         session.presence = snapshot.presence
@@ -229,6 +256,7 @@ class Resumption:
             return None
         self._moved.pop(snapshot.sm_id, None)
         self._sessions[snapshot.sm_id] = session
+        self._keep_journal(session)
         server.registry.enter(session)
         server.spawn(server.registry.update(session))
         return session
@@ -238,6 +266,44 @@ class Resumption:
         user = await self._server.users.load(username)
         if user is not None:  # else the account is gone, and its messages with it
             self._adopt(raw, user)
+
+    # of a worker that was killed
+
+    def owner_gone(self, op: reg.Claim) -> None:
+        """Nobody took our question for a session: its worker is dead, and what it had is put away."""
+        claim = self._claims.get(op.sm_id)
+        if claim is not None:
+            claim.answered.set()
+
+    async def _recover(self, entry: Entry) -> bool:
+        """Put away a session of a dead worker, as that would have done when it stopped; False where that cannot be.
+
+        The new ``uid`` is a fencing token: a worker that was only thought dead loses the session.
+        """
+        snapshot = await self._journal.recover(entry.stream)
+        if snapshot is None:
+            return False
+        self._server.counts.recovered += 1
+        entry = msgspec.structs.replace(snapshot.entry, uid=self._server.ids.next(), priority=None)
+        await self._put_away(entry.stream, _encode(msgspec.structs.replace(snapshot, entry=entry)))
+        return True
+
+    async def bus_was_away(self) -> None:
+        """Leave what was put away since we were thought dead, and write the journals anew."""
+        if self._journal is None:
+            return
+        for sm_id in await self._server.bus.hgetall(PARKED):
+            if sm_id in self._sessions:
+                self._leave(self._sessions[sm_id])
+        self._journal.write_anew(list(self._sessions.values()))
+
+    def _leave(self, session: Session) -> None:
+        """The session is not ours any more, since we were thought dead; no contact must see it go."""
+        session.ended = True
+        session.journal = None  # it has a new one
+        self.forget(session)
+        self._server.registry.leave(session)
+        self._detach(session, StreamError("conflict", "The stream was resumed on another connection."))
 
     # while no worker has it
 
@@ -254,11 +320,14 @@ class Resumption:
         try:
             snapshot = self._take_out(session)
             await self._server.registry.remove(session, parked=True)
-            bus, seconds = self._server.bus, self._server.config.limits.resume_seconds
-            await bus.set(f"sm:{sm_id}", snapshot, seconds + PARKED_SPARE)
-            await bus.hset(PARKED, sm_id, str(int(time.time() + seconds)).encode())
+            await self._put_away(sm_id, snapshot)
         finally:
             self._parking.pop(sm_id).set()
+
+    async def _put_away(self, sm_id: str, snapshot: bytes) -> None:
+        bus, seconds = self._server.bus, self._server.config.limits.resume_seconds
+        await bus.set(f"sm:{sm_id}", snapshot, seconds + PARKED_SPARE)
+        await bus.hset(PARKED, sm_id, str(int(time.time() + seconds)).encode())
 
     async def _take_parked(self, sm_id: str, user: User) -> bool:
         bus = self._server.bus

@@ -15,7 +15,7 @@ from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
 from nestbox.core.ids import id_to_ms
 from nestbox.core.jid import JID, parse_jid
-from nestbox.core.registry import Deliver, Entry, Part
+from nestbox.core.registry import Claim, Deliver, Entry, Part
 from nestbox.core.users import ABSENT
 from nestbox.wire.stanza import Stanza, id_by, iq_error, iq_result, parse_stanza
 
@@ -325,6 +325,8 @@ class Router:
             await self.reroute(op.bare, op.data)
         elif isinstance(op, Part):
             registry.part_undelivered(worker, op)
+        elif isinstance(op, Claim):
+            self._server.resumption.owner_gone(op)
 
     async def reroute(self, bare: str, data: bytes) -> None:
         """Find another way for a stanza whose session is gone: other sessions, the offline store, or back."""

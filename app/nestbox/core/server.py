@@ -54,6 +54,7 @@ class Counts:
     logins: int = 0
     logins_failed: int = 0
     resumed: int = 0
+    recovered: int = 0
     limits_hit: int = 0
     uploads: int = 0
     upload_bytes: int = 0
@@ -242,6 +243,13 @@ class Server:
             for session in sessions:
                 await self.end_session(session, StreamError("not-authorized", "This account is disabled."))
 
+    # other workers
+
+    async def bus_was_away(self) -> None:
+        """Messages between workers may be lost, and what the bus kept, too; or we were thought dead."""
+        await self.resumption.bus_was_away()
+        await self.registry.reload()
+
     # time
 
     async def tick(self) -> None:
@@ -252,11 +260,11 @@ class Server:
             if session.link is None and not session.ended and now - session.away_since > limit:
                 await self.end_session(session)
         self._ticks += 1
-        if self._ticks % PARKED_TICKS == 0 and self._shared_bus:
+        if self._ticks % PARKED_TICKS == 0 and self.shared_bus:
             await self.resumption.end_parked()
 
     @property
-    def _shared_bus(self) -> bool:
+    def shared_bus(self) -> bool:
         """Whether what is put on the bus outlives this process."""
         return self.config.bus.url != "local"
 
@@ -279,7 +287,7 @@ class Server:
             if link is not None:
                 link.end(shutdown)
         for session in sessions:
-            if session.sm_id is not None and self.config.limits.resume_seconds and self._shared_bus:
+            if session.sm_id is not None and self.config.limits.resume_seconds and self.shared_bus:
                 await self.resumption.park(session, shutdown)
             else:
                 await self.end_session(session, shutdown)
@@ -288,7 +296,7 @@ class Server:
                 await step()
             except Exception:
                 _log.exception("a module did not stop in order")
-        if self._shared_bus:
+        if self.shared_bus:
             await asyncio.sleep(STOP_SECONDS)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)

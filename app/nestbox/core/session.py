@@ -15,6 +15,7 @@ from nestbox.core.registry import Entry
 from nestbox.protocol.sm import AckQueue
 
 if TYPE_CHECKING:
+    from nestbox.core.journal import Journal
     from nestbox.core.users import User
     from nestbox.store.committer import Committer
 
@@ -53,6 +54,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     blocking_pushes: bool
     directed: list[str]
     detached_at: float
+    recovered: bool = False  # its worker was killed: contacts have seen it go
 
 
 class Session:
@@ -62,7 +64,9 @@ class Session:
     outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
-    of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged.
+    of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
+    ``told`` is the last ``h`` that the client was sent; ``journaled`` is what the journal has of it: the numbers before
+    the first and of the last stanza, and what the session was then.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
     asks to hear of (XEP-0163, section 4.2).
     """
@@ -80,6 +84,8 @@ class Session:
         "held",
         "interested",
         "jid",
+        "journal",
+        "journaled",
         "link",
         "notify",
         "overflow",
@@ -88,6 +94,7 @@ class Session:
         "received",
         "sm",
         "sm_id",
+        "told",
         "user",
     )
 
@@ -113,6 +120,9 @@ class Session:
         self.sm: AckQueue | None = None
         self.sm_id: str | None = None
         self.received = 0
+        self.told = 0
+        self.journal: Journal | None = None
+        self.journaled: tuple[int, int, tuple[object, ...]] | None = None
         self.pending: deque[tuple[int, int]] | None = None
         self.asked = False
 
@@ -139,6 +149,8 @@ class Session:
         if self.sm is not None and not self.sm.push(data):
             self._overflow()
             return
+        if self.journal is not None:
+            self.journal.note(self)
         if self.link is not None:
             self.link.send_stanza(data)
             if self.sm is not None and not self.asked:
@@ -155,6 +167,8 @@ class Session:
         """The client has handled ``h`` stanzas. Raises StreamError for more than it was sent (XEP-0198, section 4)."""
         if self.sm is not None:
             self.sm.ack(h)
+            if self.journal is not None:
+                self.journal.note(self)
             self.ask()
 
     def _overflow(self) -> None:
@@ -165,12 +179,14 @@ class Session:
 
     # from the client
 
-    def count(self, batch: int, committed: int) -> None:
+    def count(self, batch: int, committer: Committer) -> None:
         """One more stanza is dealt with; it may be acknowledged once ``batch`` is durable (0: at once)."""
         if self.sm is None:
             return
         self.received = (self.received + 1) & 0xFFFFFFFF
-        if batch > committed:
+        if batch > committer.committed:
+            if self.journal is not None:
+                committer.mark(batch, self.sm_id, self.user.id, self.received)
             if self.pending is None:
                 self.pending = deque()
             self.pending.append((self.received, batch))
@@ -180,7 +196,7 @@ class Session:
         self.handling = done = asyncio.get_running_loop().create_future()
         try:
             batch = await outcome
-            self.count(batch, committer.committed)
+            self.count(batch, committer)
         finally:
             self.handling = None
             done.set_result(None)
@@ -199,7 +215,18 @@ class Session:
         return False
 
     def durable(self, committed: int) -> int:
-        """How many stanzas may be acknowledged now, modulo 2**32: everything before the first that is not durable."""
+        """How many stanzas may be acknowledged now, modulo 2**32: everything before the first that is not durable.
+
+        The client is told that number.
+        """
+        told = self._durable(committed)
+        if told != self.told:
+            self.told = told
+            if self.journal is not None:
+                self.journal.note(self)
+        return told
+
+    def _durable(self, committed: int) -> int:
         pending = self.pending
         if pending:
             while pending and pending[0][1] <= committed:
@@ -212,15 +239,24 @@ class Session:
     def snapshot(self, now: float) -> Snapshot:
         """Everything another worker needs to go on in this session's place; ``now`` is Unix time in seconds."""
         self.release()
+        snapshot = self.what()
+        snapshot.received = self.received
+        if self.sm is not None:
+            snapshot.queue, snapshot.acked = self.sm.unacked(), self.sm.acked
+        snapshot.detached_at = now
+        return snapshot
+
+    def what(self) -> Snapshot:
+        """What the session is, without what it was sent and how far it has counted."""
         return Snapshot(
             sm_id=self.sm_id or "",
             entry=self.entry,
-            received=self.received,
-            queue=self.sm.unacked() if self.sm is not None else [],
-            acked=self.sm.acked if self.sm is not None else 0,
+            received=0,
+            queue=[],
+            acked=0,
             presence=self.presence,
             interested=self.interested,
             blocking_pushes=self.blocking_pushes,
             directed=sorted(self.directed or ()),
-            detached_at=now,
+            detached_at=0.0,
         )

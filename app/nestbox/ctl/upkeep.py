@@ -52,6 +52,7 @@ async def _maintenance(args: argparse.Namespace, config: Config) -> None:
     async with opened(config) as store:
         done = await store.archive.maintain(retention_days=config.archive.days)
         files = await maintain_files(store, UploadFiles(config.state_dir), config.uploads.days)
+        await store.streams.forget_old()
     for name in done.created:
         print(f"Made the archive's partition {name}.")
     for name in done.dropped:

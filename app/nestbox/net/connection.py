@@ -239,7 +239,7 @@ class Connection:
         if not isinstance(outcome, int):
             return session.count_later(outcome, server.store.committer)
         if session.sm is not None:
-            session.count(outcome, server.store.committer.committed)
+            session.count(outcome, server.store.committer)
         return None
 
     def _start_tls(self, event: StartTls) -> None:

@@ -22,6 +22,7 @@ from nestbox.store.replica import Replica
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
 from nestbox.store.schema import REVISION
+from nestbox.store.streams import Streams
 from nestbox.store.tokens import Tokens
 from nestbox.store.uploads import Uploads
 from nestbox.store.vcards import Vcards
@@ -66,6 +67,7 @@ class Store:
         self.pubsub_people = PubsubPeople(database)
         self.uploads = Uploads(database)
         self.tokens = Tokens(database)
+        self.streams = Streams(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

@@ -74,6 +74,14 @@ class Committer:
         self._open.offline.append((user_id, id, stanza))
         return self._number
 
+    def mark(self, batch: int, sm_id: str, user_id: int, received: int) -> None:
+        """Note, in the transaction of ``batch``, how many stanzas stream ``sm_id`` has got through (XEP-0198).
+
+        A batch that is on its way already is left as it is: then the client sends that stanza again after a crash.
+        """
+        if batch == self._number:
+            self._open.marks[sm_id] = (user_id, received)
+
     def when(self, batch: int, callback: Callable[[bool], None]) -> None:
         """Call back once: True when the whole batch is durable, False when rows of it never will be.
 

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0007"  # the newest migration; a test holds it and the tables below to what the migrations make
+REVISION = "0008"  # the newest migration; a test holds it and the tables below to what the migrations make
 
 LOCAL_BYTES = 1023  # RFC 7622, section 3.3
 BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
@@ -148,6 +148,18 @@ offline = Table(
     Column("id", Id, primary_key=True, autoincrement=False),
     Column("stanza", Blob, nullable=False),
     sqlite_with_rowid=False,
+    **OPTIONS,
+)
+
+# How far a client's stream has got, in the transaction of the rows that its stanzas caused (XEP-0198).
+streams = Table(
+    "streams",
+    metadata,
+    Column("sm_id", Name(64), primary_key=True),
+    Column("user_id", Id, nullable=False, autoincrement=False, info={"account": True}),
+    Column("received", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),  # Unix time in seconds
+    Index("streams_at", "at"),
     **OPTIONS,
 )
 

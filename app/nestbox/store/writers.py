@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -33,13 +34,17 @@ class Away(Exception):
 
 
 class Batch:
-    """Rows that are committed together: (owner, id, peer, stanza) and (user_id, id, stanza)."""
+    """Rows that are committed together: (owner, id, peer, stanza) and (user_id, id, stanza).
 
-    __slots__ = ("archive", "bytes", "offline", "rows")
+    ``marks`` says by stream how many stanzas it has got through (`nestbox.store.streams`), with its account's id.
+    """
+
+    __slots__ = ("archive", "bytes", "marks", "offline", "rows")
 
     def __init__(self) -> None:
         self.archive: list[Row] = []
         self.offline: list[Row] = []
+        self.marks: dict[str, tuple[int, int]] = {}
         self.rows = 0
         self.bytes = 0
 
@@ -58,6 +63,10 @@ _INSERT = {
     "archive": "INSERT INTO archive (owner, id, peer, stanza) VALUES (?, ?, ?, ?)",
     "offline": "INSERT INTO offline (user_id, id, stanza) VALUES (?, ?, ?)",
 }
+_MARK = (
+    "INSERT INTO streams (sm_id, user_id, received, at) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (sm_id) DO UPDATE SET received = excluded.received, at = excluded.at"
+)
 _SAME = {
     "archive": "SELECT 1 FROM archive WHERE owner = ? AND id = ? AND peer = ? AND stanza = ?",
     "offline": "SELECT 1 FROM offline WHERE user_id = ? AND id = ? AND stanza = ?",
@@ -103,6 +112,9 @@ class SqliteWriter:
         connection.execute("BEGIN IMMEDIATE")
         try:
             refused = insert("archive", batch.archive) + insert("offline", batch.offline)
+            if batch.marks:
+                now = int(time.time())
+                connection.executemany(_MARK, [(sm_id, *mark, now) for sm_id, mark in batch.marks.items()])
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -148,7 +160,7 @@ class MariaWriter:
         self._connection: Any = None
 
     async def write(self, batch: Batch) -> list[Refused]:
-        statements = _statements("archive", batch.archive) + _statements("offline", batch.offline)
+        statements = _statements("archive", batch.archive) + _statements("offline", batch.offline) + _marks(batch)
         try:
             if self._connection is None:
                 self._connection = await asyncmy.connect(**self._options)
@@ -187,6 +199,8 @@ class MariaWriter:
         await self._connection.query("ROLLBACK")
         await self._connection.query("BEGIN")
         refused = await self._halves("archive", batch.archive) + await self._halves("offline", batch.offline)
+        for statement in _marks(batch):
+            await self._connection.query(statement)
         await self._connection.query("COMMIT")
         return refused
 
@@ -213,6 +227,20 @@ class MariaWriter:
             f"SELECT 1 FROM {table} WHERE {owner} = {row[0]:d} AND id = {row[1]:d} AND stanza = x'{row[-1].hex()}'"
         )
         return bool(self._connection._result.rows)
+
+
+def _marks(batch: Batch) -> list[str]:
+    if not batch.marks:
+        return []
+    now = int(time.time())
+    values = [
+        f"(x'{sm_id.encode().hex()}',{user_id:d},{received:d},{now:d})"
+        for sm_id, (user_id, received) in batch.marks.items()
+    ]
+    return [
+        f"INSERT INTO streams (sm_id, user_id, received, at) VALUES {','.join(values)} "
+        "ON DUPLICATE KEY UPDATE received = VALUES(received), at = VALUES(at)"
+    ]
 
 
 def _statements(table: str, rows: list[Row]) -> list[str]:

@@ -133,7 +133,7 @@ async def cluster(
 
 
 class Person(ClientXMPP):
-    """A slixmpp client that keeps what it gets: ``messages``, ``presences``, ``carbons``."""
+    """A slixmpp client that keeps what it gets: ``messages``, ``copies``, ``presences`` (``seen``: those looked at)."""
 
     def __init__(self, name: str, resource: str, cluster: Cluster) -> None:
         super().__init__(f"{name}@{DOMAIN}/{resource}", PASSWORD)
@@ -142,6 +142,7 @@ class Person(ClientXMPP):
         self.messages: asyncio.Queue = asyncio.Queue()
         self.presences: asyncio.Queue = asyncio.Queue()
         self.copies: asyncio.Queue = asyncio.Queue()
+        self.seen: list = []
         self.online = asyncio.Event()
         self.failed = asyncio.Event()
         for plugin in ("xep_0030", "xep_0198", "xep_0199", "xep_0203", "xep_0280", "xep_0313", "xep_0359"):
@@ -192,6 +193,7 @@ class Person(ClientXMPP):
         async with asyncio.timeout(30):
             while True:
                 presence = await self.presences.get()
+                self.seen.append(presence)
                 if sender in (presence["from"].bare, presence["from"].full) and presence["type"] == kind:
                     return presence
 

@@ -18,6 +18,14 @@ async def archived(cluster, name):
         await store.close()
 
 
+async def until_archived(cluster, name, count):
+    """Wait until so many messages are in somebody's archive, and no more."""
+    async with asyncio.timeout(10):
+        while len(found := await archived(cluster, name)) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert len(found) == count
+
+
 async def test_a_session_resumes_on_another_worker(cluster, person):
     anna, ben = await person("anna", 1), await person("ben", 2)
     await ben.lose()
@@ -58,18 +66,43 @@ async def test_acknowledged_messages_survive_a_killed_worker(cluster, person):
     assert len(kept) == len(set(kept))
 
 
-async def test_contacts_see_that_a_worker_died(cluster, person):
+async def test_a_session_goes_on_after_its_worker_was_killed(cluster, person):
+    """What was on its way to the client is replayed by another worker, what the client had sent is there once."""
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    anna.send_message(f"ben@{DOMAIN}", "before")
+    assert (await ben.next_message())["body"] == "before"
+    ben.transport.pause_reading()  # what comes from now on is lost with the connection
+    for number in range(5):
+        anna.send_message(f"ben@{DOMAIN}", str(number))
+        ben.send_message(f"anna@{DOMAIN}", str(number))
+    await until_archived(cluster, "anna", 11)  # committed, though nobody was told so
+    cluster[2].end(signal.SIGKILL)
+    ben.abort()
+    await ben.wait_until("disconnected", 10)
+    await ben.come(3)
+    assert ben.plugin["xep_0198"].enabled_in  # resumed, not logged in anew
+    assert [(await ben.next_message())["body"] for _ in range(5)] == [str(number) for number in range(5)]
+    anna.send_message(f"ben@{DOMAIN}", "after")
+    assert (await ben.next_message())["body"] == "after"
+    ben.send_message(f"anna@{DOMAIN}", "after")
+    assert [(await anna.next_message())["body"] for _ in range(6)] == [*map(str, range(5)), "after"]
+    await until_archived(cluster, "anna", 13)
+
+
+async def test_a_killed_worker_is_no_reason_to_be_gone(cluster, person):
+    """Contacts see that it died only where nobody can come back; messages wait for whoever comes."""
     anna, ben = await person("anna", 1), await person("ben", 2)
     anna.send_presence_subscription(f"ben@{DOMAIN}", ptype="subscribe")
     await ben.await_presence(f"anna@{DOMAIN}", "subscribe")
     ben.send_presence_subscription(f"anna@{DOMAIN}", ptype="subscribed")
     await anna.await_presence(f"ben@{DOMAIN}/phone", "available")
     cluster[2].end(signal.SIGKILL)
-    await anna.await_presence(f"ben@{DOMAIN}/phone", "unavailable")
     anna.send_message(f"ben@{DOMAIN}", "are you there?")
     cluster[2].start()
     ben = await person("ben", 2, "tablet")
     assert (await ben.next_message())["body"] == "are you there?"
+    await anna.await_presence(f"ben@{DOMAIN}/tablet", "available")
+    assert not [presence for presence in anna.seen if presence["type"] == "unavailable"]
 
 
 async def test_chat_goes_on_after_the_bus_was_restarted(cluster, person, valkey):

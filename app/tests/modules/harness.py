@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -40,15 +40,17 @@ class Hub:
         self.values: dict[str, bytes] = {}
         self.on_the_way = 0
 
-    def carry(self, worker: int, payload: bytes) -> None:
+    def carry(self, sender: int, worker: int, payload: bytes) -> None:
         self.on_the_way += 1
-        asyncio.get_running_loop().call_soon(self._arrive, worker, payload)
+        asyncio.get_running_loop().call_soon(self._arrive, sender, worker, payload)
 
-    def _arrive(self, worker: int, payload: bytes) -> None:
+    def _arrive(self, sender: int, worker: int, payload: bytes) -> None:
         self.on_the_way -= 1
         bus = self.buses.get(worker)
         if bus is not None:
             bus.handler(payload)
+        elif sender in self.buses:
+            self.buses[sender].on_undelivered(worker, payload)
 
 
 class FakeBus:
@@ -58,6 +60,7 @@ class FakeBus:
         self.hub = hub
         self.worker = worker
         self.handler: Callable[[bytes], None] = lambda payload: None
+        self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
         hub.buses[worker] = self
 
     async def start(self, handler: Callable[[bytes], None]) -> None:
@@ -67,12 +70,12 @@ class FakeBus:
         self.hub.buses.pop(self.worker, None)
 
     def send(self, worker: int, payload: bytes) -> None:
-        self.hub.carry(worker, payload)
+        self.hub.carry(self.worker, worker, payload)
 
     def broadcast(self, payload: bytes) -> None:
         for worker in self.hub.buses:
             if worker != self.worker:
-                self.hub.carry(worker, payload)
+                self.hub.carry(self.worker, worker, payload)
 
     async def hset(self, key: str, field: str, value: bytes) -> None:
         self.hub.hashes.setdefault(key, {})[field] = value
@@ -80,6 +83,16 @@ class FakeBus:
     async def hdel(self, key: str, *fields: str) -> int:
         found = self.hub.hashes.get(key, {})
         return sum(found.pop(field, None) is not None for field in fields)
+
+    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+        if self.hub.buses.get(self.worker) is self:  # a killed worker writes no more
+            values = self.hub.hashes.setdefault(key, {})
+            values.update(fields)
+            for field in gone:
+                values.pop(field, None)
+
+    def discard(self, key: str) -> None:
+        self.hub.hashes.pop(key, None)
 
     async def hget(self, key: str, field: str) -> bytes | None:
         return self.hub.hashes.get(key, {}).get(field)
@@ -159,7 +172,7 @@ class Client:
         """Send one stanza and wait until it is handled; the commit batch it waits for. Raises StreamError."""
         outcome = self.server.router.from_client(self.session, parse_stanza(xml.encode()))
         batch = outcome if isinstance(outcome, int) else await outcome
-        self.session.count(batch, self.server.store.committer.committed)
+        self.session.count(batch, self.server.store.committer)
         return batch
 
     async def iq(self, type: str, payload: str, to: str | None = None) -> Stanza:
@@ -227,6 +240,7 @@ class World:
         self.config = config
         self.hub = Hub()
         self.servers: dict[int, Server] = {}
+        self.killed: list[Server] = []
 
     async def start(self, workers: int) -> None:
         for number in range(1, workers + 1):
@@ -237,6 +251,7 @@ class World:
         bus = FakeBus(self.hub, number)
         store = await open_store(self.config.database.url, commit_window=0.0)
         server = Server(self.config, store, bus, IdSource(number), b"what all workers share, and keep..")
+        bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
         setup_all(server)
         await bus.start(server.registry.receive)
         await server.registry.reload()
@@ -246,12 +261,29 @@ class World:
         for server in self.servers.values():
             await server.stop()
         await self.settle()
-        for server in self.servers.values():
+        for server in (*self.servers.values(), *self.killed):
             await server.store.close()
+
+    def kill(self, number: int) -> Server:
+        """A worker is gone without a word; what it does from now on reaches nobody. The others have not noticed."""
+        server = self.servers.pop(number)
+        del self.hub.buses[number]
+        self.killed.append(server)
+        return server
+
+    def wake(self, server: Server) -> None:
+        """It was not killed, only stopped: it goes on."""
+        self.killed.remove(server)
+        self.servers[server.bus.worker] = server
+        self.hub.buses[server.bus.worker] = server.bus
+
+    async def notice(self, number: int) -> None:
+        """The others notice that a worker is gone."""
+        await asyncio.gather(*(server.registry.worker_lost(number) for server in self.servers.values()))
 
     async def user(self, name: str) -> int:
         """Make the account if there is none; its id."""
-        accounts = self.servers[1].store.accounts
+        accounts = next(iter(self.servers.values())).store.accounts
         account = await accounts.get(name)
         if account is None:
             await accounts.create_many([(name, {"SHA-1": ScramKeys(b"salt", 4096, b"stored", b"server")})])

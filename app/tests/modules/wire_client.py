@@ -52,6 +52,10 @@ class Pipe:
             if event == "end" and self._depth == 1:
                 self._client.received_element(self, element)
 
+    def lose_writes(self) -> None:
+        """What the server writes from now on gets lost on the way."""
+        self.write = lambda data: None
+
     def close(self) -> None:
         """The server ends the connection; the client notices."""
         self.lose()
@@ -106,7 +110,7 @@ class WireClient:
     async def login(cls, world: World, name: str, *, worker: int = 1, resource: str = "wire") -> WireClient:
         """A client with a session, stream management and presence; the account is made if need be."""
         client = cls(world, name)
-        accounts = world.servers[1].store.accounts
+        accounts = next(iter(world.servers.values())).store.accounts
         await world.user(name)
         await accounts.set_password(name, "password")
         await client.connect(worker)

@@ -131,7 +131,7 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
         await store.tokens.issue(user.id, TokenRow("agent", True, "HT-SHA-256-NONE", b"nonce", 2**33, 0), 9)
         await store.archive.set_prefs(user.id, Prefs("roster"))
         store.committer.archive(user.id, 1 << 56, "carol@example.org", b"<message/>")
-        store.committer.offline(user.id, 1 << 56, b"<message/>")
+        store.committer.mark(store.committer.offline(user.id, 1 << 56, b"<message/>"), user.username, user.id, 1)
     await store.committer.flush()
     assert {table.name for table, _ in account_columns()} == set(metadata.tables) - NOBODYS
 

@@ -37,6 +37,22 @@ async def test_rows_of_a_window_share_one_commit(store: Store) -> None:
     assert await store.offline.fetch(2, 10) == [(1, b"<m/>")]
 
 
+async def test_how_far_a_stream_has_got_is_committed_with_its_rows(store: Store) -> None:
+    committer = store.committer
+    assert await store.streams.received("one") is None
+    batch = committer.archive(1, 1, "bob@x", b"<m/>")
+    committer.mark(batch, "one", 1, 5)
+    committer.mark(batch, "two", 2, 2**32 - 1)
+    assert await outcome(committer, batch)
+    committer.mark(batch, "one", 1, 9)  # too late for that batch
+    assert [await store.streams.received(name) for name in ("one", "two")] == [5, 2**32 - 1]
+    batch = committer.archive(1, 2, "bob@x", b"<m/>")
+    committer.mark(batch, "one", 1, 6)
+    assert await outcome(committer, batch)
+    assert await store.streams.received("one") == 6
+    assert await store.streams.forget_old() == 0
+
+
 async def test_any_bytes_come_back_as_they_were(store: Store) -> None:
     stanzas = [bytes(range(256)) * 4, b"'\\%s%d--;/*\x00", "🐦".encode(), b"x" * 300_000, b"y" * 262_144 * 6]
     for index, stanza in enumerate(stanzas):

@@ -1,0 +1,121 @@
+"""What a session needs to go on after its worker was killed, kept on the bus beside it (design, section 4).
+
+Every session that can be resumed has a hash there: what it is, how far both sides have counted, and each stanza that
+its client has not acknowledged. What changed within a window is written at once; a stanza that was acknowledged within
+it is never written. What the session has *received* is also in the store, in the transaction of the rows that it caused
+(`Committer.mark`), so that a client never sends again what is kept already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nestbox.core.session import Session, Snapshot
+
+if TYPE_CHECKING:
+    from nestbox.core.server import Server
+
+__all__ = ["Journal"]
+
+WINDOW = 0.01  # seconds; the least time between two writes
+_WRAP = 2**32
+_COUNTS = struct.Struct("!II")  # received from the client, acknowledged by it
+_WHAT, _HOW_FAR = "what", "counts"  # fields beside those of the stanzas, whose names are their numbers
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+def _key(sm_id: str) -> str:
+    return f"journal:{sm_id}"
+
+
+class Journal:
+    """The journals of this worker's sessions; `recover` reads those of a dead one."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._bus = server.bus
+        self._dirty: set[Session] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, session: Session) -> None:
+        """Keep a journal of a session from now on."""
+        session.journal = self
+        session.journaled = None
+        self.note(session)
+
+    def note(self, session: Session) -> None:
+        """Something of the session has changed: it was sent a stanza, or one was acknowledged."""
+        if not self._dirty:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(WINDOW, self.write)
+        self._dirty.add(session)
+
+    def end(self, session: Session) -> None:
+        """The session has ended, or another worker has it: its journal is not needed any more."""
+        session.journal = None
+        self._dirty.discard(session)
+        if session.journaled is not None:
+            self._bus.discard(_key(session.sm_id))
+
+    def write_anew(self, sessions: list[Session]) -> None:
+        """The bus may have forgotten everything."""
+        for session in sessions:
+            if session.journal is not None:
+                session.journaled = None
+                self.note(session)
+
+    def write(self) -> None:
+        """Write what has changed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        dirty, self._dirty = self._dirty, set()
+        for session in dirty:
+            self._write(session)
+
+    def _write(self, session: Session) -> None:
+        sm, before = session.sm, session.journaled
+        what = (session.presence, session.interested, session.blocking_pushes, len(session.directed or ()))
+        entry = session.entry
+        what += (entry.priority, entry.carbons)
+        if before is None:
+            self._bus.discard(_key(session.sm_id))
+            first, last, was = sm.acked, sm.acked, None
+        else:
+            first, last, was = before  # the numbers before the first stanza that is there, and of the last
+        fields = {}
+        if what != was:
+            fields[_WHAT] = _encode(session.what())
+        there = (last - first) % _WRAP
+        acked = min((sm.acked - first) % _WRAP, there)
+        gone = [str((first + number) % _WRAP) for number in range(1, acked + 1)]
+        # The queue's end is what was sent since, less what was acknowledged meanwhile.
+        new = min((sm.sent - last) % _WRAP, len(sm))
+        number = (sm.sent - new) % _WRAP
+        for data in islice(sm, len(sm) - new, None):
+            number = (number + 1) % _WRAP
+            fields[str(number)] = data
+        fields[_HOW_FAR] = _COUNTS.pack(session.told, sm.acked)
+        self._bus.post(_key(session.sm_id), fields, gone)
+        session.journaled = (sm.acked, sm.sent, what)
+
+    async def recover(self, sm_id: str) -> Snapshot | None:
+        """The session of a dead worker; None where there is no journal."""
+        fields = await self._bus.hgetall(_key(sm_id))
+        self._bus.discard(_key(sm_id))
+        what, counts = fields.pop(_WHAT, None), fields.pop(_HOW_FAR, None)
+        if what is None or counts is None:
+            return None
+        received, acked = _COUNTS.unpack(counts)
+        stored = await self._server.store.streams.received(sm_id)
+        if stored is not None and 0 < (stored - received) % _WRAP < _WRAP // 2:
+            received = stored
+        numbers = sorted((int(number) - acked) % _WRAP for number in fields)
+        queue = [fields[str((acked + number) % _WRAP)] for number in numbers if 0 < number < _WRAP // 2]
+        return msgspec.structs.replace(_decode(what), received=received, acked=acked, queue=queue, recovered=True)

@@ -1,0 +1,203 @@
+"""A worker is killed: its sessions go on elsewhere as if nothing had happened (design, section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from harness import DOMAIN
+from wire_client import WireClient
+
+from nestbox.core.resumption import PARKED
+
+ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
+
+
+@pytest.fixture
+def config(config):
+    config.bus.url = "redis://the-hub"  # what the workers share outlives them
+    return config
+
+
+def write_journals(world):
+    for server in world.servers.values():
+        server.resumption._journal.write()
+
+
+async def killed(world, client, number=1):
+    """The worker is killed once its journals are written; its client sees the connection break."""
+    await world.settle()
+    write_journals(world)
+    server = world.kill(number)
+    client.vanish()
+    return server
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "not yet noticed"])
+async def test_unacknowledged_stanzas_are_replayed_in_order(world, noticed):
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    bob.silent = True
+    for number in range(3):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+    await bob.until(lambda: bob.bodies == ["0", "1", "2"])
+    bob.acknowledge()
+    bob.pipe.lose_writes()
+    for number in range(3, 6):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+    await killed(world, bob)
+    if noticed:
+        await world.notice(1)
+    assert await bob.resume(worker=2)
+    await bob.until(lambda: len(bob.bodies) >= 6)
+    await world.settle()
+    assert bob.bodies == ["0", "1", "2", "3", "4", "5"]
+    await alice.send(f"<message to='{BOB}' type='chat'><body>6</body></message>")
+    await bob.until(lambda: bob.bodies[-1] == "6")
+
+
+async def test_what_was_committed_is_not_sent_again(world):
+    """The worker died after the commit and before it had told the client so."""
+    alice, bob = await WireClient.login(world, "alice"), await world.client("bob", worker=2)
+    before = len(alice.unacked)
+    for number in range(5):
+        alice.say(BOB, str(number))
+    await world.settle()
+    assert len(alice.unacked) == before + 5  # nobody has asked
+    await killed(world, alice)
+    assert await alice.resume(worker=2)
+    assert not alice.unacked
+    await world.settle()
+    assert [stanza.element.findtext("{jabber:client}body") for stanza in bob.received] == ["0", "1", "2", "3", "4"]
+
+
+async def test_what_was_not_committed_is_sent_again(world):
+    alice, bob = await WireClient.login(world, "alice"), await world.client("bob", worker=2)
+    await alice.answered()
+    hold = asyncio.Event()
+    write = world.servers[1].store.committer._writer.write
+
+    async def never(batch):
+        await hold.wait()
+        return await write(batch)
+
+    world.servers[1].store.committer._writer.write = never
+    alice.say(BOB, "lost with the worker")
+    write_journals(world)
+    world.kill(1)
+    alice.vanish()
+    bob.received.clear()
+    assert await alice.resume(worker=2)
+    await alice.answered()
+    received = await bob.expect("message")
+    assert received.element.findtext("{jabber:client}body") == "lost with the worker"
+    hold.set()
+
+
+async def test_contacts_do_not_see_it(world):
+    await world.friends("alice", "bob")
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    await alice.expect("presence", from_=bob.jid, type=None)
+    await killed(world, bob)
+    await world.notice(1)
+    await alice.nothing("presence", type="unavailable")
+    assert await bob.resume(worker=2)
+    await alice.expect("presence", from_=bob.jid, type=None)
+    bob.send("<presence><show>away</show></presence>")
+    await alice.expect("presence", tag="{jabber:client}show")
+
+
+async def test_contacts_see_it_when_nothing_is_left_to_resume(world):
+    await world.friends("alice", "bob")
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    await alice.expect("presence", from_=bob.jid, type=None)
+    await killed(world, bob)
+    world.hub.hashes.pop(f"journal:{bob.sm_id}")  # the bus was restarted, too
+    await world.notice(1)
+    await alice.expect("presence", from_=bob.jid, type="unavailable")
+    assert not await bob.resume(worker=2)
+
+
+async def test_messages_that_came_meanwhile_are_delivered(world):
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    await killed(world, bob)
+    await world.notice(1)
+    await alice.send(f"<message to='{BOB}' type='chat'><body>meanwhile</body></message>")
+    await world.settle()
+    assert await bob.resume(worker=2)
+    await bob.until(lambda: bob.bodies == ["meanwhile"])
+
+
+async def test_a_worker_that_is_back_at_once_gives_its_sessions_back(world):
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    bob.pipe.lose_writes()
+    await alice.send(f"<message to='{BOB}' type='chat'><body>1</body></message>")
+    await killed(world, bob)
+    await world.start_worker(1)
+    assert await bob.resume(worker=1)
+    await bob.until(lambda: bob.bodies == ["1"])
+
+
+async def test_nobody_comes_back(world):
+    """What the client was owed goes to the offline store when its time is over."""
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    bob.pipe.lose_writes()
+    await alice.send(f"<message to='{BOB}' type='chat'><body>1</body></message>")
+    await killed(world, bob)
+    await world.notice(1)
+    world.hub.hashes[PARKED] = dict.fromkeys(world.hub.hashes[PARKED], b"1")  # long ago
+    await world.servers[2].resumption.end_parked()
+    await world.settle()
+    again = await WireClient.login(world, "bob", worker=2)
+    await again.until(lambda: again.bodies == ["1"])
+
+
+async def test_a_worker_thought_dead_loses_the_session(world):
+    """It was stopped for long, not killed: the fencing token decides, before and after the client has come back."""
+    bob = await WireClient.login(world, "bob")
+    server = await killed(world, bob)
+    await world.notice(1)
+    assert await bob.resume(worker=2)
+    await world.settle()
+    world.wake(server)  # it wakes up
+    await world.servers[2].registry.update(*world.servers[2].registry.sessions.values())
+    await world.settle()
+    assert not server.registry.sessions
+    for each in (server, world.servers[2]):
+        assert [entry.worker for entry in each.registry.of(BOB).values()] == [2]
+
+
+async def test_a_worker_thought_dead_does_not_take_back_what_was_put_away(world):
+    bob = await WireClient.login(world, "bob")
+    server = await killed(world, bob)
+    await world.notice(1)
+    world.wake(server)
+    await server.bus_was_away()
+    assert not server.registry.sessions
+    assert await bob.resume(worker=1)
+
+
+async def test_an_acknowledged_stanza_is_not_written(world):
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    write_journals(world)
+    key = f"journal:{bob.sm_id}"
+    bob.silent = True
+    await alice.send(f"<message to='{BOB}' type='chat'><body>1</body></message>")
+    await bob.until(lambda: bob.bodies == ["1"])
+    write_journals(world)
+    assert any(b"<body>1" in value for value in world.hub.hashes[key].values())
+    bob.acknowledge()
+    write_journals(world)
+    assert not any(b"<body>1" in value for value in world.hub.hashes[key].values())
+    bob.vanish()
+    await world.settle()
+    world.servers[1].config.limits.resume_seconds = 0
+    await world.servers[1].tick()
+    await world.settle()
+    assert key not in world.hub.hashes
