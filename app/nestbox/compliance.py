@@ -16,7 +16,7 @@ from nestbox import Xep
 
 __all__ = ["ROWS", "Declared", "Row", "declared", "doap", "is_met", "markdown", "table"]
 
-_LAYERS = ("protocol", "core", "modules", "net", "http")
+_LAYERS = ("protocol", "core", "modules", "net", "http", "ctl")
 
 
 class Row(NamedTuple):

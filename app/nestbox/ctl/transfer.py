@@ -1,4 +1,4 @@
-"""nestboxctl user import and export: many accounts as CSV, with passwords or with SCRAM keys."""
+"""nestboxctl user import and export: many accounts as CSV with passwords or keys, or as XML with all data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import base64
 import csv
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from nestbox.config import Config
+from nestbox.ctl import export_xml, import_xml
 from nestbox.ctl.context import CommandError, opened, tell_workers, username
 from nestbox.store import PasswordError, ScramKeys
 from nestbox.store.passwords import ITERATIONS, check_password, derive_many
@@ -36,10 +39,15 @@ def add_parser(
     )
     parser = add(commands, "import", _import, about, "nestboxctl user import users.csv")
     parser.add_argument("file", metavar="FILE", help="CSV in UTF-8; - is standard input")
+    parser.add_argument(
+        "--xep0227", action="store_true", help="the file is XML of XEP-0227, with all data of the users"
+    )
     parser.set_defaults(prepare=_open_input)
     about = "Write all users with their SCRAM keys, as CSV for 'user import'. Keep the file secret."
     parser = add(commands, "export", _export, about, "nestboxctl user export users.csv")
     parser.add_argument("file", metavar="FILE", help="made with mode 0600; - is standard output")
+    parser.add_argument("--xep0227", action="store_true", help="as XML of XEP-0227, with all data of the users")
+    parser.add_argument("--user", metavar="NAME", action="append", help="only this user; may be given more than once")
     parser.set_defaults(prepare=_open_output)
 
 
@@ -52,6 +60,9 @@ class _User:
 
 
 async def _import(args: argparse.Namespace, config: Config) -> None:
+    if args.xep0227:
+        await _import_xml(args, config)
+        return
     users = _read(args.stream.read(), config)
     async with opened(config) as store:
         existing = await store.accounts.existing(user.name for user in users)
@@ -78,17 +89,49 @@ async def _import(args: argparse.Namespace, config: Config) -> None:
         print(f"{len(existing)} were there already and are left as they are: {_some(existing)}.")
 
 
+async def _import_xml(args: argparse.Namespace, config: Config) -> None:
+    with tempfile.TemporaryFile() as spool:
+        stream = args.stream
+        if not stream.seekable():  # it is read twice
+            shutil.copyfileobj(stream, spool)
+            spool.seek(0)
+            stream = spool
+        found = import_xml.read_accounts(stream, config)
+        stream.seek(0)
+        async with opened(config) as store:
+            importer = import_xml.Importer(store, config)
+            new = await importer.accounts(found)
+            await importer.data(stream, new)
+    await tell_workers(config, *new)
+    print(f"Imported {len(new)} users.")
+    if existing := [name for name in found if name not in set(new)]:
+        print(f"{len(existing)} were there already and are left as they are: {_some(existing)}.")
+    if importer.skipped:
+        counted = ", ".join(f"{count} x {name}" for name, count in sorted(importer.skipped.items()))
+        print(f"What this server cannot keep was left out: {counted}.")
+
+
 async def _export(args: argparse.Namespace, config: Config) -> None:
     async with opened(config) as store:
         accounts = await store.accounts.export()
+        if args.user:
+            wanted = {username(config, name) for name in args.user}
+            accounts = [account for account in accounts if account.username in wanted]
+            if missing := wanted.difference(account.username for account in accounts):
+                raise CommandError(f"There is no user {min(missing)}.")
+        if args.stream is not sys.stdout:
+            args.stream.truncate(0)
+        if args.xep0227:
+            await export_xml.write(args.stream, store, config, accounts)
+            args.stream.flush()
+            print(f"Exported {len(accounts)} users.", file=sys.stderr)
+            return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_KEYS)
     for account in accounts:
         keys = [_encode(name, account.keys[name]) if name in account.keys else "" for name in ITERATIONS]
         writer.writerow([account.username, "yes" if account.enabled else "no", *keys])
-    if args.stream is not sys.stdout:
-        args.stream.truncate(0)
     args.stream.write(text.getvalue())
     args.stream.flush()
     print(f"Exported {len(accounts)} users.", file=sys.stderr)

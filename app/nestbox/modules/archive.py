@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nestbox.core.session import Session
     from nestbox.core.users import User
 
-__all__ = ["XEPS", "keeps", "setup", "timestamp"]
+__all__ = ["XEPS", "keeps", "parse_prefs", "prefs_element", "setup", "timestamp"]
 
 XEPS = (Xep(313, "1.1.3"), Xep(441, "0.2.0"))
 
@@ -132,25 +132,27 @@ class _Archive:
 
     async def get_prefs(self, context: IqContext) -> Element:
         session = _own(context)
-        return _prefs_element(await self._server.store.archive.prefs(session.user.id))
+        return prefs_element(await self._server.store.archive.prefs(session.user.id))
 
     async def set_prefs(self, context: IqContext) -> Element:
         session = _own(context)
-        prefs = _parse_prefs(context.payload)
+        prefs = parse_prefs(context.payload)
         await self._server.store.archive.set_prefs(session.user.id, prefs)
         await self._server.users.changed(session.user.username)
         self._server.registry.tell_all(reg.Account(session.user.username))
-        return _prefs_element(prefs)
+        return prefs_element(prefs)
 
 
-def _prefs_element(prefs: Prefs) -> Element:
+def prefs_element(prefs: Prefs) -> Element:
+    """The ``<prefs/>`` of preferences (XEP-0441, section 2)."""
     answer = el(PREFS, {"default": prefs.default})
     for name, addresses in (("always", prefs.always), ("never", prefs.never)):
         answer.append(el(f"{{{ns.MAM}}}{name}", None, *(el(_JID, text=address) for address in addresses)))
     return answer
 
 
-def _parse_prefs(element: Element) -> Prefs:
+def parse_prefs(element: Element) -> Prefs:
+    """Read ``<prefs/>``. Raises StanzaError."""
     default = element.get("default")
     if default not in ("always", "never", "roster"):
         raise StanzaError("bad-request", "default must be always, never or roster.")

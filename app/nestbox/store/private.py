@@ -23,6 +23,12 @@ class Private:
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
+    async def all(self, user_id: int) -> list[bytes]:
+        """Every serialised element, in the order of their names."""
+        query = select(private.c.xml).where(private.c.user_id == user_id).order_by(private.c.name)
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def put(self, user_id: int, key: str, xml: bytes) -> None:
         """Replace the element of a name."""
         row = {"user_id": user_id, "name": key, "xml": xml}
