@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from omemo.storage import Just, Maybe, Nothing, Storage
 from slixmpp import JID
 from slixmpp.plugins import register_plugin
+from slixmpp.plugins.xep_0402.stanza import Conference
 from slixmpp_omemo import XEP_0384
 
 from tests.clients.site import DOMAIN, Site
@@ -67,6 +68,9 @@ class OmemoPerson(Person):
         super().__init__(name, resource, site)
         for plugin in ("xep_0045", "xep_0060", "xep_0084", "xep_0163", "xep_0402"):
             self.register_plugin(plugin)
+        self["xep_0163"].add_interest(Conference.namespace)
+        self._published: asyncio.Queue = asyncio.Queue()
+        self.add_event_handler("pubsub_publish", self._published.put_nowait)
         self.register_plugin("xep_0384", module=sys.modules[__name__])
         self.ready = asyncio.Event()
         self.add_event_handler("omemo_initialized", lambda event: self.ready.set())
@@ -93,6 +97,35 @@ class OmemoPerson(Person):
         async with asyncio.timeout(15):
             while len(await manager.get_device_information(f"{name}@{DOMAIN}")) != count:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+    async def open_room(self, room: str, **settings: str) -> None:
+        """Make a room and set it up by its form; ``settings`` are names without ``muc#roomconfig_``."""
+        muc = self["xep_0045"]
+        await muc.join_muc_wait(JID(room), self.boundjid.local)
+        form = await muc.get_room_config(room)
+        form.set_values({f"muc#roomconfig_{name}": value for name, value in settings.items()})
+        form["type"] = "submit"
+        await muc.set_room_config(room, form)
+
+    async def bookmark(self, room: str, name: str, autojoin: bool) -> None:
+        """Keep a room in mind for all devices (XEP-0402)."""
+        conference = Conference()
+        conference["name"], conference["autojoin"] = name, autojoin
+        options = {"pubsub#persist_items": "true", "pubsub#max_items": "max"}
+        options |= {"pubsub#send_last_published_item": "never", "pubsub#access_model": "whitelist"}
+        form = self["xep_0004"].make_form("submit")
+        form.add_field(var="FORM_TYPE", ftype="hidden", value="http://jabber.org/protocol/pubsub#publish-options")
+        for field, value in options.items():
+            form.add_field(var=field, value=value)
+        await self["xep_0060"].publish(self.boundjid.bare, Conference.namespace, room, conference, form)
+
+    async def next_bookmark(self) -> ET.Element:
+        """Wait for the server's word that another device has changed a bookmark."""
+        async with asyncio.timeout(15):
+            while True:
+                event = await self._published.get()
+                if (bookmark := event.xml.find(f".//{{{Conference.namespace}}}conference")) is not None:
+                    return bookmark
 
     async def sees_in_room(self, room: str, name: str) -> None:
         """Wait until an account is in a room whose occupants' addresses are known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from nestbox.store import open_store
+from nestbox.store.roster import RosterItem
 from tests.databases import Valkey
 from tests.live.conftest import DOMAIN, PASSWORD, Worker, free_port
 
@@ -35,12 +37,12 @@ defaults
     timeout tunnel 1h
     balance roundrobin
 frontend https
-    bind 127.0.0.1:{https} ssl crt {folder}/haproxy.pem
+    bind fd@{https} ssl crt {folder}/haproxy.pem
     http-request set-header X-Forwarded-Proto https
     default_backend workers
 frontend c2s_tls
     mode tcp
-    bind 127.0.0.1:{c2s_tls} ssl crt {folder}/haproxy.pem alpn xmpp-client
+    bind fd@{c2s_tls} ssl crt {folder}/haproxy.pem alpn xmpp-client
     default_backend c2s_tls
 backend workers
 {http_servers}
@@ -61,7 +63,9 @@ class Site:
         self.database = database
         self.certificate = certificate
         self.log = folder / "log"
-        self.https, self.c2s_tls = free_port(), free_port()
+        # HAProxy inherits them bound, so that nobody else takes the ports meanwhile.
+        self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self.https, self.c2s_tls = (listener.getsockname()[1] for listener in self._sockets)
         self.url = f"https://127.0.0.1:{self.https}"
         self.websocket = f"wss://127.0.0.1:{self.https}/xmpp-websocket"
         self.bosh = f"{self.url}/http-bind"
@@ -107,11 +111,12 @@ class Site:
             name: "\n".join(f"    server w{n} unix@{self._folder}/{n}-{name}.sock" for n in range(1, WORKERS + 1))
             for name in ("http", "c2s_tls")
         }
+        files = [listener.fileno() for listener in self._sockets]
         config = self._folder / "haproxy.cfg"
         config.write_text(
             HAPROXY.format(
-                https=self.https,
-                c2s_tls=self.c2s_tls,
+                https=files[0],
+                c2s_tls=files[1],
                 folder=self._folder,
                 http_servers=servers["http"],
                 tls_servers=servers["c2s_tls"],
@@ -121,7 +126,9 @@ class Site:
         if haproxy is None:
             raise RuntimeError("The tests with other people's clients need HAProxy; the distribution has it.")
         with (self._folder / "haproxy.log").open("ab") as log:
-            self._haproxy = subprocess.Popen([haproxy, "-db", "-f", config], stdout=log, stderr=log)
+            self._haproxy = subprocess.Popen([haproxy, "-db", "-f", config], stdout=log, stderr=log, pass_fds=files)
+        for listener in self._sockets:
+            listener.close()
         context = ssl.create_default_context(cafile=self.certificate)
         deadline = time.monotonic() + 20
         while True:
@@ -151,3 +158,11 @@ class Site:
         await store.accounts.create_many([(name, keys) for name in names])
         await store.close()
         return names
+
+    async def befriend(self, one: str, other: str) -> None:
+        """Put two accounts that have not logged in yet into each other's roster."""
+        store = await open_store(self.database)
+        for name, contact in ((one, other), (other, one)):
+            account = await store.accounts.get(name)
+            await store.roster.put(account.id, RosterItem(f"{contact}@{DOMAIN}", subscription="both"))
+        await store.close()

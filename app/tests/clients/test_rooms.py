@@ -10,22 +10,12 @@ from tests.clients.omemo_person import OmemoPerson
 from tests.clients.site import DOMAIN
 
 
-async def open_room(owner: OmemoPerson, room: str, **settings: str) -> None:
-    """Make a room and set it up, as an app's form would."""
-    muc = owner["xep_0045"]
-    await muc.join_muc_wait(JID(room), owner.boundjid.local)
-    form = await muc.get_room_config(room)
-    form.set_values({f"muc#roomconfig_{name}": value for name, value in settings.items()})
-    form["type"] = "submit"
-    await muc.set_room_config(room, form)
-
-
 async def test_a_group_of_three_encrypts(site, names, person, web_chat):
     """Members only, everybody's address known: what the apps ask of a room before they encrypt in it."""
     room = f"group-{names[0]}@rooms.{DOMAIN}"
     anna, ben = await asyncio.gather(person(names[0], 1, kind=OmemoPerson), person(names[1], 2, kind=OmemoPerson))
     await asyncio.gather(anna.forget_omemo_2(), ben.forget_omemo_2())
-    await open_room(anna, room, membersonly="1", whois="anyone", persistentroom="1", roomname="Group")
+    await anna.open_room(room, membersonly="1", whois="anyone", persistentroom="1", roomname="Group")
     for name in names[1:]:
         await anna["xep_0045"].set_affiliation(room, "member", jid=f"{name}@{DOMAIN}")
     await ben["xep_0045"].join_muc_wait(JID(room), "ben")
