@@ -66,7 +66,7 @@ class OmemoPerson(Person):
 
     def __init__(self, name: str, resource: str, site: Site) -> None:
         super().__init__(name, resource, site)
-        for plugin in ("xep_0045", "xep_0060", "xep_0084", "xep_0163", "xep_0402"):
+        for plugin in ("xep_0045", "xep_0060", "xep_0084", "xep_0163", "xep_0402", "xep_0425"):
             self.register_plugin(plugin)
         self["xep_0163"].add_interest(Conference.namespace)
         self._published: asyncio.Queue = asyncio.Queue()
