@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, array_like=True):
     """A bound session. ``priority`` is None until it sends presence; ``uid`` tells two holders of one address apart.
 
     ``since`` is Unix time in seconds, ``address`` the client's IP address, ``transport`` tcp, websocket or bosh; by the
-    id ``stream`` the session can be resumed, '' where it cannot.
+    id ``stream`` the session can be resumed, '' where it cannot; ``was`` is the ``uid`` it had on a worker that died.
     """
 
     bare: str
@@ -59,6 +59,7 @@ class Entry(msgspec.Struct, array_like=True):
     address: str = ""
     transport: str = ""
     stream: str = ""
+    was: int = 0
 
     @property
     def jid(self) -> str:
@@ -227,8 +228,8 @@ class Registry:
 
     def enter(self, session: Session) -> None:
         """Enter a session here; `update` tells the others."""
+        self.sessions[session.full] = session  # first: `entered` may send it something
         self._put(session.entry)
-        self.sessions[session.full] = session
 
     async def update(self, session: Session) -> None:
         """Tell the others what changed in a session's entry, unless it has left us: then it is not ours to tell."""

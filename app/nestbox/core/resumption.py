@@ -284,7 +284,8 @@ class Resumption:
         if snapshot is None:
             return False
         self._server.counts.recovered += 1
-        entry = msgspec.structs.replace(snapshot.entry, uid=self._server.ids.next(), priority=None)
+        uid = self._server.ids.next()
+        entry = msgspec.structs.replace(snapshot.entry, uid=uid, was=snapshot.entry.uid, priority=None)
         await self._put_away(entry.stream, _encode(msgspec.structs.replace(snapshot, entry=entry)))
         return True
 

@@ -120,6 +120,31 @@ async def test_contacts_see_it_when_nothing_is_left_to_resume(world):
     assert not await bob.resume(worker=2)
 
 
+async def test_rooms_keep_its_seat(world):
+    """It hears what was said meanwhile and can go on talking, whichever worker had the room."""
+    room = f"den@rooms.{DOMAIN}"
+    alice = await world.client("alice", worker=2)
+    await alice.send(f"<presence to='{room}/alice'><x xmlns='http://jabber.org/protocol/muc'/></presence>")
+    await alice.iq(
+        "set",
+        "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>",
+        room,
+    )
+    bob = await WireClient.login(world, "bob")
+    bob.send(f"<presence to='{room}/bob'><x xmlns='http://jabber.org/protocol/muc'/></presence>")
+    await bob.answered()
+    await killed(world, bob)
+    await world.notice(1)
+    await alice.send(f"<message to='{room}' type='groupchat'><body>meanwhile</body></message>")
+    await world.settle()
+    assert not [p for p in alice.received if p.kind == "presence" and p.type == "unavailable"]
+    assert await bob.resume(worker=2)
+    await bob.until(lambda: "meanwhile" in bob.bodies)
+    bob.send(f"<message to='{room}' type='groupchat'><body>back</body></message>")
+    await alice.expect(lambda stanza: stanza.element.findtext("{jabber:client}body") == "back")
+    await bob.until(lambda: bob.bodies[-1] == "back")
+
+
 async def test_messages_that_came_meanwhile_are_delivered(world):
     alice = await world.client("alice", worker=2)
     bob = await WireClient.login(world, "bob")

@@ -192,8 +192,8 @@ class Service:
         oldest = (now or int(time.time())) - self.server.config.limits.resume_seconds - AWAY_SPARE
         for seat in list(room.seats.values()):
             entry = self.server.registry.of(seat.bare).get(seat.resource)
-            if entry is not None and entry.uid == seat.uid:
-                self._back(room, seat)
+            if entry is not None and seat.uid in (entry.uid, entry.was):
+                self._back(room, seat, entry.uid)
             elif seat.away_since < oldest:
                 presence.leave(room, seat, (333,))
 
@@ -211,11 +211,12 @@ class Service:
     def _entered(self, entry: Entry) -> None:
         for room in list(self.seated.get(entry.jid, ())):
             seat = room.seats[entry.jid]
-            if seat.uid == entry.uid:
-                self._back(room, seat)
+            if seat.uid in (entry.uid, entry.was):
+                self._back(room, seat, entry.uid)
 
-    def _back(self, room: Room, seat: Seat) -> None:
+    def _back(self, room: Room, seat: Seat, uid: int) -> None:
         """A session that was put away is there again: it gets what it has missed."""
+        seat.uid = uid
         if seat.away_since:
             missed, seat.away_since, seat.missed = seat.missed, 0, 0
             room.keep([seat])
