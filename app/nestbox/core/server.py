@@ -258,6 +258,7 @@ class Server:
         limit = self.config.limits.resume_seconds
         for session in list(self.registry.sessions.values()):
             if session.link is None and not session.ended and now - session.away_since > limit:
+                self.counts.limits_hit += 1
                 await self.end_session(session)
         self._ticks += 1
         if self._ticks % PARKED_TICKS == 0 and self.shared_bus:

@@ -173,9 +173,9 @@ class Session:
 
     def _overflow(self) -> None:
         """The client does not acknowledge: end the session, and let what it is owed find another way."""
-        self.away_since = float("-inf")
-        if self.link is not None:
-            self.link.end(StreamError("resource-constraint", "Too many stanzas wait for your acknowledgement."))
+        overflow, self.overflow = self.overflow, None
+        if overflow is not None:
+            overflow(self)
 
     # from the client
 

@@ -196,6 +196,7 @@ class _Commands:
         if running is None or running.command is not command:
             raise _bad("bad-sessionid", "You have begun no such command.")
         if self._expired(running):
+            self._server.counts.limits_hit += 1
             self._end(sender, session_id)
             raise StanzaError("not-allowed", "You took too long; begin again.", extra=_condition("session-expired"))
         return running

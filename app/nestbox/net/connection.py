@@ -73,8 +73,10 @@ class Connections:
             quiet = now - connection.heard
             if connection.session is None:
                 if now - connection.opened > limits.login_seconds:
+                    self.server.counts.limits_hit += 1
                     connection.end(StreamError("connection-timeout", "Nobody logged in."))
             elif quiet > limits.idle_seconds + PING_ANSWER_SECONDS:
+                self.server.counts.limits_hit += 1
                 connection.transport.abort()
             elif quiet > limits.idle_seconds and not connection.pinged:
                 connection.ping()
@@ -360,6 +362,8 @@ class Connection:
 
     def _closed(self, event: Closed) -> None:
         self._clean = event.error is None or self._clean
+        if event.error is not None and event.error.condition == "policy-violation":
+            self.shared.server.counts.limits_hit += 1
         self._flush()
         self.transport.close()
 

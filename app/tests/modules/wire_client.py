@@ -66,7 +66,8 @@ class Pipe:
     def lose(self) -> None:
         if not self.closed:
             self.closed = True
-            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+            # The connection may be ended while it is being made.
+            asyncio.get_running_loop().call_soon(lambda: self.connection.connection_lost(None))
             self._client.news.set()
 
     def feed(self, data: bytes) -> None:
