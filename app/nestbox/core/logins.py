@@ -40,10 +40,10 @@ class Logins:
     async def credentials(self, username: str) -> Credentials | None:
         """The keys of an account, None when there is none. Raises StoreError."""
         try:
-            account = await self._store.accounts.get(prepare_localpart(username))
+            profile = await self._server.users.profile(prepare_localpart(username))
         except ValueError:  # no account can have this name: it is treated as an unknown one
             return None
-        return Credentials(account.keys, account.enabled) if account is not None else None
+        return Credentials(profile.account.keys, profile.account.enabled) if profile is not None else None
 
     async def tokens(self, username: str, agent: str) -> list[Token]:
         """The tokens of one client of an account. Raises StoreError."""

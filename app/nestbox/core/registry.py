@@ -28,12 +28,12 @@ __all__ = [
     "Drop",
     "Entry",
     "Kick",
-    "Offline",
     "Part",
     "Probe",
     "Push",
     "Put",
     "Registry",
+    "Waiting",
     "encode",
 ]
 
@@ -137,10 +137,11 @@ class Account(msgspec.Struct, tag="account", array_like=True):
     username: str
 
 
-class Offline(msgspec.Struct, tag="offline", array_like=True):
-    """Messages were kept for an account while it came online: hand them out."""
+class Waiting(msgspec.Struct, tag="waiting", array_like=True):
+    """Something was put into the store for an account: ``what`` is ``offline`` (messages) or ``requests``."""
 
     bare: str
+    what: str
 
 
 class Claim(msgspec.Struct, tag="claim", array_like=True):
@@ -167,7 +168,7 @@ class Part(msgspec.Struct, tag="part", array_like=True):
     data: bytes
 
 
-Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Offline | Claim | Claimed | Part
+Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Waiting | Claim | Claimed | Part
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode

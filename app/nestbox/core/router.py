@@ -53,7 +53,8 @@ class Router:
     def iq(self, where: str, kind: str, tag: str, handler: IqHandler) -> None:
         """Say who answers iqs: ``where`` is 'account' or 'host', ``kind`` 'get' or 'set', ``tag`` the payload's.
 
-        The handler returns the payload of the result (an Element or None), or a coroutine of it, or raises StanzaError.
+        The handler returns the payload of the result (an Element, its canonical bytes, or None), or a coroutine of it,
+        or raises StanzaError.
         """
         assert (where, kind, tag) not in self._iq, f"two handlers for {where} {kind} {tag}"
         self._iq[where, kind, tag] = handler
@@ -285,7 +286,10 @@ class Router:
         result = handler(context)
         if isawaitable(result):
             result = await result
-        self._reply(session, iq_result(stanza, result))
+        answer = iq_result(stanza, None if isinstance(result, bytes) else result)
+        if isinstance(result, bytes):
+            answer.inner = result
+        self._reply(session, answer)
         return 0
 
     def _reply(self, session: Session | None, answer: Stanza) -> None:

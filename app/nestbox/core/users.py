@@ -12,7 +12,10 @@ from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from nestbox.core.jid import JID
+    from nestbox.core.registry import Waiting
     from nestbox.store import Store
+    from nestbox.store.profiles import Profile
+    from nestbox.store.roster import RosterItem
 
 __all__ = ["ABSENT", "User", "Users"]
 
@@ -21,9 +24,11 @@ class User:
     """An account of this server.
 
     ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``,
-    ``to``, ``from``, ``both``, and is None until the roster was needed, while ``roster_epoch`` counts its changes;
+    ``to``, ``from``, ``both``, and is None until the roster was needed; so is ``roster``, its version and items as XML,
+    which may be forgotten again; ``roster_epoch`` counts the roster's changes;
     ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions; ``photo`` the SHA-1 of the account's
-    picture (XEP-0153), '' for none.
+    picture (XEP-0153), '' for none. ``offline`` and ``requests`` are False when it is certain that no messages, and no
+    contacts' requests, wait for the account: then nobody has to ask the store.
     """
 
     __slots__ = (
@@ -36,7 +41,10 @@ class User:
         "enabled",
         "id",
         "jid",
+        "offline",
         "photo",
+        "requests",
+        "roster",
         "roster_epoch",
         "username",
     )
@@ -48,7 +56,10 @@ class User:
         self.enabled = True
         self.blocked: frozenset[str] = frozenset()
         self.contacts: dict[str, str] | None = None
+        self.roster: tuple[int, bytes] | None = None
         self.roster_epoch = 0
+        self.offline = True
+        self.requests = True
         self.archive = "always"
         self.archive_always: frozenset[str] = frozenset()
         self.archive_never: frozenset[str] = frozenset()
@@ -74,7 +85,7 @@ class Users:
         self._store = store
         self._domain = domain
         self._limit = limit
-        self._changes = 0  # of any account, to notice one while an account is being read
+        self._reading: dict[str, list[int]] = {}  # by name: how many read an account now, and changes meanwhile
         self._recent: OrderedDict[str, User] = OrderedDict()
         self._live: WeakValueDictionary[str, User] = WeakValueDictionary()
         self._outdated: set[str] = set()  # in memory, but changed and not read again yet
@@ -87,69 +98,115 @@ class Users:
 
     async def load(self, username: str) -> User | None:
         """The account, from memory or the store; None if there is none. Raises StoreError."""
-        user = self.peek(username)
-        if user is None:
-            user = await self._read(username, None)
+        while (user := self.peek(username)) is None:
+            await self._read(username, None)
         return None if user is ABSENT else user
+
+    async def profile(self, username: str) -> Profile | None:
+        """All of an account, from the store, with its keys; it is in memory afterwards. None if there is none."""
+        return await self._read(username, None)
 
     async def contacts(self, user: User) -> dict[str, str]:
         """The subscription states of the account's roster, read once."""
         while user.contacts is None:
+            await self.read_roster(user)
+        return user.contacts
+
+    async def read_roster(self, user: User) -> tuple[int, list[RosterItem]]:
+        """The roster's version and items from the store; ``contacts`` is known afterwards."""
+        while True:
             epoch = user.roster_epoch
-            items = await self._store.roster.items(user.id)
+            version, items = await self._store.roster.load(user.id)
             if user.roster_epoch == epoch:  # else it was changed while we read
                 user.contacts = {item.jid: item.subscription for item in items}
-        return user.contacts
+                return version, items
 
     def roster_changed(self, bare: str) -> None:
         """Forget what is remembered of a roster: someone changed it, here or on another worker."""
         user = self.peek(bare.partition("@")[0])
         if user is not None:
-            user.roster_epoch += 1
-            user.contacts = None
+            _forget_roster(user)
+
+    def waiting(self, op: Waiting) -> None:
+        """Something waits for an account from now on, put into the store here or by another worker."""
+        username = op.bare.partition("@")[0]
+        user = self._recent.get(username) or self._live.get(username)
+        if user is not None:
+            setattr(user, op.what, True)
+        self._touch(username)
+
+    def doubt(self) -> None:
+        """Others' changes may have been missed: believe nothing that can be read again."""
+        for user in list(self._live.values()):
+            _forget_roster(user)
+            user.offline = user.requests = True
+        for username in self._reading:
+            self._touch(username)
 
     async def changed(self, username: str) -> None:
         """Read an account again if it is in memory: someone changed it, here or on another worker.
 
         Until then the store is asked, so that what comes after the change is dealt with as the change says.
         """
-        self._changes += 1
+        self._touch(username)
         user = self._recent.pop(username, None) or self._live.get(username)
         if user is not None:
             self._outdated.add(username)
             await self._read(username, None if user is ABSENT else user)
 
-    async def _read(self, username: str, user: User | None) -> User:
-        changes = -1
-        while changes != self._changes:
-            changes = self._changes
-            account = await self._store.accounts.get(username)
-            if account is not None:
-                blocked = frozenset(await self._store.blocking.list(account.id))
-                prefs = await self._store.archive.prefs(account.id)
-        self._outdated.discard(username)
-        if account is None:
+    def _touch(self, username: str) -> None:
+        """Whoever reads this account now must read it again."""
+        if username in self._reading:
+            self._reading[username][1] += 1
+
+    async def _read(self, username: str, user: User | None) -> Profile | None:
+        """Read an account into memory; ``user`` is the object to update, None: only if there is none yet."""
+        reading = self._reading.setdefault(username, [0, 0])
+        reading[0] += 1
+        try:
+            changes = -1
+            while changes != reading[1]:
+                changes = reading[1]
+                profile = await self._store.profiles.get(username)
+        finally:
+            reading[0] -= 1
+            if not reading[0]:
+                self._reading.pop(username, None)
+        if user is not None or self.peek(username) is None:
+            self._outdated.discard(username)
+            self._fill(username, user, profile)
+        return profile
+
+    def _fill(self, username: str, user: User | None, profile: Profile | None) -> None:
+        if profile is None:
             if user is not None:
                 user.enabled = False
             self._live.pop(username, None)
-            return self._remember(username, ABSENT)
+            self._remember(username, ABSENT)
+            return
         # Another task may have read it meanwhile; sessions must share one object.
         user = user or self._live.get(username) or User(username, self._domain)
+        account, prefs = profile.account, profile.prefs
         user.id = account.id
         user.enabled = account.enabled
-        user.blocked = blocked
+        user.blocked = profile.blocked
         user.archive = prefs.default
         user.archive_always = frozenset(prefs.always)
         user.archive_never = frozenset(prefs.never)
         user.photo = account.photo
-        user.roster_epoch += 1
-        user.contacts = None
+        user.offline = profile.offline
+        user.requests = profile.requests
+        _forget_roster(user)
         self._live[username] = user
-        return self._remember(username, user)
+        self._remember(username, user)
 
-    def _remember(self, username: str, user: User) -> User:
+    def _remember(self, username: str, user: User) -> None:
         self._recent[username] = user
         self._recent.move_to_end(username)
         while len(self._recent) > self._limit:
             self._recent.popitem(last=False)
-        return user
+
+
+def _forget_roster(user: User) -> None:
+    user.roster_epoch += 1
+    user.contacts = user.roster = None

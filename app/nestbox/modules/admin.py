@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
+from xml.etree.ElementTree import XML
 
 from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError
@@ -17,10 +18,10 @@ from nestbox.modules import Xep, dataforms
 from nestbox.modules.archive import timestamp
 from nestbox.modules.commands import Answer, Call, Command
 from nestbox.modules.dataforms import Field
-from nestbox.modules.roster_items import QUERY, item_element
+from nestbox.modules.roster_items import item_bytes
 from nestbox.store import AccountExists, PasswordError
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el
+from nestbox.wire.element import Element
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -180,8 +181,8 @@ class _Admin:
         users = await self._named(call, call.values("accountjids"))
         rosters = []
         for user in users:
-            items = await self._server.store.roster.items(user.id)
-            rosters.append(el(QUERY, None, *map(item_element, items)))
+            items = b"".join(map(item_bytes, await self._server.store.roster.items(user.id)))
+            rosters.append(XML(b'<query xmlns="jabber:iq:roster">%s</query>' % items))
         return _result(Field("jid-multi", "accountjids", values=[user.jid for user in users]), more=rosters)
 
     async def last_login(self, call: Call) -> Answer:

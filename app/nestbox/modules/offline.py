@@ -38,7 +38,6 @@ XEPS = (Xep(160, "1.0.1"), Xep(203, "2.0"))
 
 DELAY = f"{{{ns.DELAY}}}delay"
 PAGE = 50  # messages fetched at once
-LOOK_AGAIN = 2.0  # seconds after which a worker that had not heard of the session has
 COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
 COUNTS_MAX = 10_000  # accounts whose count is remembered
 
@@ -55,7 +54,7 @@ def setup(server: Server) -> None:
     server.hooks.message_undelivered.add(offline.keep)
     server.hooks.session_available.add(offline.available)
     server.hooks.session_resumed.add(offline.available)
-    server.registry.on(reg.Offline, offline.arrived)
+    server.registry.on(reg.Waiting, offline.arrived)
     server.bound.append(offline.clear)
     server.host_features.add("msgoffline")  # XEP-0160, section 5
 
@@ -86,8 +85,10 @@ class _Offline:
             context.batch = batch = self._committer.offline(recipient.id, row_id, stanza.encode())
         except StoreBusy:
             raise StanzaError("resource-constraint", "The server cannot store messages now; try again.") from None
-        # The account may have come online on a worker that read its messages before this one was there.
-        self._committer.when(batch, lambda durable: self._tell(recipient.jid))
+        recipient.offline = True
+        # The account may have come online on a worker that knew of no messages.
+        waiting = reg.Waiting(recipient.jid, "offline")
+        self._committer.when(batch, lambda durable: self._server.registry.tell_all(waiting))
         return True
 
     def _admit(self, user: User) -> None:
@@ -112,11 +113,11 @@ class _Offline:
 
     # out
 
-    def _tell(self, bare: str) -> None:
-        for worker in {e.worker for e in self._server.registry.available(bare) if e.priority >= 0}:
-            self._server.registry.tell(worker, reg.Offline(bare))
-
-    def arrived(self, op: reg.Offline) -> None:
+    def arrived(self, op: reg.Waiting) -> None:
+        """Somebody put something into the store for an account, of which we may know otherwise."""
+        self._server.users.waiting(op)
+        if op.what != "offline":
+            return
         for entry in self._server.registry.of(op.bare).values():
             session = self._server.registry.sessions.get(entry.jid)
             if session is not None and _ready(session):
@@ -124,18 +125,14 @@ class _Offline:
                 return
 
     def available(self, session: Session) -> None:
-        if _ready(session):
-            self._server.spawn(self._hand_out(session))
-            # A message may be on its way into the store by a worker that does not know of the session yet.
-            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again, session)
-
-    def _look_again(self, session: Session) -> None:
-        if _ready(session):
+        if session.user.offline and _ready(session):
             self._server.spawn(self._hand_out(session))
 
     async def clear(self, session: Session) -> bytes:
         """Forget what a client that binds by XEP-0386 gets from the archive (section 3.2); the rest it is sent."""
         user = session.user
+        if not user.offline:
+            return b""
         async with self._lock(user.id):
             await self._committer.flush()
             rows = await self._server.store.offline.fetch(user.id, self._limit)
@@ -156,7 +153,9 @@ class _Offline:
         async with self._lock(user_id):  # two at once would hand out the same rows twice
             await self._committer.flush()
             while _ready(session):
+                session.user.offline = False  # unless we hear otherwise while we look
                 rows = await self._server.store.offline.fetch(user_id, PAGE)
+                session.user.offline = session.user.offline or bool(rows)
                 if not rows or not _ready(session):
                     break
                 given = []

@@ -96,7 +96,12 @@ class _Presence:
         domain = self._server.router.domain
         elsewhere = [jid for jid in seen if jid.rpartition("@")[2] != domain]
         self._to_hosts(session.full, elsewhere, Stanza(el(PRESENCE, {"type": "probe", "from": session.full})).encode())
-        for jid, request in await self._server.store.roster.requests(user.id):
+        if not user.requests:
+            return
+        user.requests = False  # unless we hear otherwise while we look
+        requests = await self._server.store.roster.requests(user.id)
+        user.requests = user.requests or bool(requests)
+        for jid, request in requests:
             if not _blocks(user, jid):
                 session.send(request)
 

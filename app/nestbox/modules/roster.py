@@ -6,20 +6,23 @@ changed since, as pushes. What a roster change means for subscriptions is in `ne
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.core.hooks import IqContext
-from nestbox.modules.roster_items import QUERY, item_element, push_bytes, push_item, read_item
+from nestbox.modules.roster_items import QUERY, item_bytes, push_bytes, push_item, read_item
 from nestbox.modules.subscriptions import Subscriptions
 from nestbox.store.errors import StoreFull
 from nestbox.store.roster import Contact, RosterItem
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el, to_bytes
+from nestbox.wire.element import el, to_bytes
 from nestbox.wire.stanza import readdress
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from nestbox.core.server import Server
     from nestbox.core.session import Session
     from nestbox.core.users import User
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["RFCS", "setup"]
 
 RFCS = ("RFC 6121, section 2",)
+KEPT_BYTES = 8 * 1024 * 1024  # of rosters as XML, for clients that come back
 
 
 class _Roster:
@@ -34,26 +38,55 @@ class _Roster:
         self._server = server
         self._store = server.store.roster
         self._subscriptions = Subscriptions(server)
+        self._kept: deque[tuple[User, tuple[int, bytes]]] = deque()
+        self._kept_bytes = 0
 
-    async def get(self, context: IqContext) -> Element | None:
+    def get(self, context: IqContext) -> bytes | Awaitable[bytes | None] | None:
         session, user = _own(context)
         ver = context.payload.get("ver")
+        if user.roster is None or (_is_version(ver) and int(ver) != user.roster[0]):
+            return self._get_later(session, user, ver)
+        return self._answer(session, user.roster, ver)
+
+    async def _get_later(self, session: Session, user: User, ver: str | None) -> bytes | None:
         while True:
+            roster = user.roster or await self._read(user)
             epoch = user.roster_epoch
-            # The version first: what changes between the two reads is then sent once more, not lost.
-            now = await self._store.version(user.id)
-            changes = await self._store.changes(user.id, int(ver)) if _is_version(ver) else None
-            items = await self._store.items(user.id) if changes is None else []
+            changes = None
+            if _is_version(ver) and int(ver) != roster[0]:
+                changes = await self._store.changes(user.id, int(ver))
             if user.roster_epoch == epoch:  # else a push for this session may have been missed meanwhile
                 break
-        session.interested = True
         if changes is None:
-            attributes = {} if ver is None else {"ver": str(now)}
-            return el(QUERY, attributes, *map(item_element, items))
+            return self._answer(session, roster, ver)
         # Section 2.6.3: an empty result, then one push for each item that changed. They are sent after the result.
+        session.interested = True
         if changes:
             self._server.spawn(self._catch_up(session, changes))
         return None
+
+    @staticmethod
+    def _answer(session: Session, roster: tuple[int, bytes], ver: str | None) -> bytes | None:
+        session.interested = True
+        version, items = roster
+        if ver is not None and ver == str(version):
+            return None
+        attribute = b"" if ver is None else b' ver="%d"' % version
+        return b'<query xmlns="jabber:iq:roster"%s>%s</query>' % (attribute, items)
+
+    async def _read(self, user: User) -> tuple[int, bytes]:
+        """The roster's version and its items as XML, which are kept for when the next client asks."""
+        version, items = await self._server.users.read_roster(user)
+        user.roster = roster = version, b"".join(map(item_bytes, items))
+        if items:
+            self._kept.append((user, roster))
+            self._kept_bytes += len(roster[1])
+        while self._kept_bytes > KEPT_BYTES:
+            old, roster_then = self._kept.popleft()
+            self._kept_bytes -= len(roster_then[1])
+            if old.roster is roster_then:
+                old.roster = None
+        return roster
 
     @staticmethod
     async def _catch_up(session: Session, changes: list[RosterItem]) -> None:

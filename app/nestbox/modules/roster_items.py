@@ -10,13 +10,12 @@ from nestbox.core.jid import parse_jid
 from nestbox.core.registry import Push
 from nestbox.store.roster import RosterItem
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el
-from nestbox.wire.stanza import IQ, Stanza
+from nestbox.wire.element import Element, escape, escape_attribute
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
 
-__all__ = ["ITEM", "QUERY", "item_element", "push_bytes", "push_item", "read_item"]
+__all__ = ["ITEM", "QUERY", "item_bytes", "push_bytes", "push_item", "read_item"]
 
 QUERY = f"{{{ns.ROSTER}}}query"
 ITEM = f"{{{ns.ROSTER}}}item"
@@ -55,22 +54,25 @@ def read_item(query: Element, own: str) -> tuple[RosterItem, bool]:
     return RosterItem(jid.bare, name, groups=groups), False
 
 
-def item_element(item: RosterItem) -> Element:
-    """The ``<item/>`` of a contact (section 2.1.2)."""
-    attributes = {"jid": item.jid, "subscription": item.subscription}
+def item_bytes(item: RosterItem) -> bytes:
+    """The ``<item/>`` of a contact (section 2.1.2), in canonical form for inside of a query."""
+    xml = f'<item jid="{escape_attribute(item.jid)}" subscription="{item.subscription}"'
     if item.name:
-        attributes["name"] = item.name
+        xml += f' name="{escape_attribute(item.name)}"'
     if item.ask:
-        attributes["ask"] = "subscribe"
+        xml += ' ask="subscribe"'
     if item.approved:
-        attributes["approved"] = "true"
-    return el(ITEM, attributes, *(el(GROUP, text=group) for group in item.groups))
+        xml += ' approved="true"'
+    if not item.groups:
+        return f"{xml}/>".encode()
+    groups = "".join([f"<group>{escape(group)}</group>" for group in item.groups])
+    return f"{xml}>{groups}</item>".encode()
 
 
 def push_bytes(item: RosterItem) -> bytes:
     """A roster push (section 2.1.6) in canonical bytes without ``to``; the subscription ``remove`` says it is gone."""
-    query = el(QUERY, {"ver": str(item.ver)}, item_element(item))
-    return Stanza(el(IQ, {"type": "set", "id": f"push-{secrets.token_urlsafe(6)}"}, query)).encode()
+    query = f'<query xmlns="jabber:iq:roster" ver="{item.ver}">'.encode() + item_bytes(item) + b"</query>"
+    return f'<iq type="set" id="push-{secrets.token_urlsafe(6)}">'.encode() + query + b"</iq>"
 
 
 def push_item(server: Server, bare: str, item: RosterItem) -> None:

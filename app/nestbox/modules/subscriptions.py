@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
-from nestbox.core.registry import Probe, Push
+from nestbox.core.registry import Probe, Push, Waiting
 from nestbox.modules.roster_items import push_item
 from nestbox.store.errors import StoreFull
 from nestbox.store.roster import Contact, Decide, RosterItem
@@ -177,6 +177,8 @@ class Subscriptions:
             before, after, _ = await self._server.store.roster.change(user.id, jid, decide, self._limit)
         except StoreFull as error:
             raise StanzaError("resource-constraint", str(error)) from None
+        if after.request is not None and before.request is None:
+            self._server.registry.tell_all(Waiting(user.jid, "requests"))
         return before, after
 
     def _push_changes(self, user: User, before: Contact, after: Contact) -> None:

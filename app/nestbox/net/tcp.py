@@ -37,10 +37,10 @@ class TcpTransport(SocketTransport):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the driver, or wait for the PROXY header."""
         super().connection_made(transport)
-        address = transport.get_extra_info("peername")
-        if isinstance(address, tuple):
-            self.peer = address[0]
         if self._head is None:
+            address = transport.get_extra_info("peername")
+            if isinstance(address, tuple):
+                self.peer = address[0]
             self._start()
         else:
             self._start_timer(self.options.proxy_timeout, self._no_header)

@@ -15,9 +15,11 @@ from nestbox.store.notices import Notices
 from nestbox.store.offline import Offline
 from nestbox.store.passwords import PasswordError, ScramKeys
 from nestbox.store.private import Private
+from nestbox.store.profiles import Profiles
 from nestbox.store.pubsub import Pubsub
 from nestbox.store.pubsub_items import PubsubItems
 from nestbox.store.pubsub_people import PubsubPeople
+from nestbox.store.reader import MariaReader, SqliteReader
 from nestbox.store.replica import Replica
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
 from nestbox.store.roster import Roster, RosterItem
@@ -52,8 +54,10 @@ class Store:
 
     def __init__(self, database: Database, commit_window: float, replica_url: str | None) -> None:
         self.database = database
+        self.reader = SqliteReader(database.url) if database.kind == "sqlite" else MariaReader(database.url)
         self.accounts = Accounts(database)
-        self.roster = Roster(database)
+        self.profiles = Profiles(self.reader)
+        self.roster = Roster(database, self.reader)
         self.replica = Replica(database, replica_url)
         self.archive = Archive(database, self.replica)
         self.offline = Offline(database)
@@ -68,6 +72,7 @@ class Store:
         self.uploads = Uploads(database)
         self.tokens = Tokens(database)
         self.streams = Streams(database)
+        self.tokens = Tokens(database, self.reader)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 
@@ -96,6 +101,7 @@ class Store:
     async def close(self) -> None:
         """Write what waits and end all connections."""
         await self.committer.close()
+        await self.reader.close()
         await self.replica.close()
         await self.database.close()
 

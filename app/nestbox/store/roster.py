@@ -7,16 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Row, Table, delete, func, select, update
+from sqlalchemy import Row as SqlRow
+from sqlalchemy import Table, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
 from nestbox.store.errors import NoSuchAccount, StoreFull
+from nestbox.store.reader import Lookup, Reader, Row, text
 from nestbox.store.schema import accounts, roster, roster_requests
 from nestbox.store.upsert import upsert
 
 __all__ = ["Contact", "Decide", "Roster", "RosterItem"]
 
+_ROSTER = """
+SELECT a.id, a.roster_ver, r.jid, r.name, r.subscription, r.ask, r.approved, r.groups_json, r.ver
+FROM accounts a LEFT JOIN roster r ON r.user_id = a.id AND r.subscription <> 'remove'
+WHERE a.id IN ({keys}) ORDER BY a.id, r.jid
+"""
 KEPT_REMOVALS = 64  # an older client gets the whole roster instead
 MAX_REQUESTS = 1_000
 
@@ -47,8 +54,16 @@ Decide = Callable[[Contact], Contact]
 class Roster:
     """Every method may raise StoreError; those that write raise NoSuchAccount when the account is gone."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
+        self._rosters = Lookup(reader, _ROSTER)
+
+    async def load(self, user_id: int) -> tuple[int, list[RosterItem]]:
+        """The roster's version and all contacts, in the order of their addresses."""
+        rows = await self._rosters.get(user_id)
+        if not rows or rows[0][2] is None:
+            return (rows[0][1] if rows else 0), []
+        return rows[0][1], [_quick_item(row) for row in rows]
 
     async def items(self, user_id: int) -> list[RosterItem]:
         """All contacts, in the order of their addresses."""
@@ -201,7 +216,13 @@ def _row(user_id: int, item: RosterItem) -> dict[str, object]:
     }
 
 
-def _item(row: Row[tuple[object, ...]]) -> RosterItem:
+def _item(row: SqlRow[tuple[object, ...]]) -> RosterItem:
     return RosterItem(
         row.jid, row.name.decode(), row.subscription, row.ask, row.approved, json.loads(row.groups_json), row.ver
     )
+
+
+def _quick_item(row: Row) -> RosterItem:
+    _, _, jid, name, subscription, ask, approved, groups, ver = row
+    groups = json.loads(groups) if groups != b"[]" else []
+    return RosterItem(text(jid), name.decode(), text(subscription), bool(ask), bool(approved), groups, ver)

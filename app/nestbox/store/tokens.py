@@ -9,11 +9,17 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
-from nestbox.store.schema import accounts, tokens
+from nestbox.store.reader import Lookup, Reader, text
+from nestbox.store.schema import tokens
 from nestbox.store.upsert import upsert
 
 __all__ = ["TokenRow", "Tokens"]
 
+_TOKENS = """
+SELECT a.username, t.agent, t.fresh, t.mechanism, t.nonce, t.expires, t.count
+FROM accounts a JOIN tokens t ON t.user_id = a.id
+WHERE a.enabled AND a.username IN ({keys}) ORDER BY t.fresh DESC
+"""
 KEPT_SECONDS = 30 * 86_400  # for how long a client is told that its token has expired, not that it is wrong
 
 
@@ -35,20 +41,18 @@ class TokenRow:
 class Tokens:
     """Every method may raise StoreError."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
+        self._tokens = Lookup(reader, _TOKENS)
 
     async def of(self, username: str, agent: str) -> list[TokenRow]:
         """The tokens of a client, the fresh one first; none of a disabled account."""
-        query = (
-            select(tokens)
-            .join(accounts, accounts.c.id == tokens.c.user_id)
-            .where(accounts.c.username == username, accounts.c.enabled, tokens.c.agent == agent)
-            .order_by(tokens.c.fresh.desc())
-        )
-        async with self._database.read() as connection:
-            rows = await connection.execute(query)
-            return [TokenRow(r.agent, r.fresh, r.mechanism, r.nonce, r.expires, r.count) for r in rows]
+        rows = await self._tokens.get(username)
+        return [
+            TokenRow(agent, bool(fresh), text(mechanism), nonce, expires, count)
+            for _, whose, fresh, mechanism, nonce, expires, count in rows
+            if text(whose) == agent
+        ]
 
     async def use(self, user_id: int, agent: str, nonce: bytes, count: int) -> bool:
         """Note that a token was used, with this count (0: the client does not count).

@@ -20,7 +20,7 @@ from sqlalchemy import URL
 
 from nestbox.store.database import SQL_MODE, sqlite_pragmas
 
-__all__ = ["Away", "Batch", "MariaWriter", "Refused", "SqliteWriter", "Writer"]
+__all__ = ["Away", "Batch", "MariaWriter", "Refused", "SqliteWriter", "Writer", "maria_options"]
 
 Row = tuple[Any, ...]
 Refused = tuple[str, int, int, str]  # table, owner, id, reason
@@ -138,25 +138,29 @@ class SqliteWriter:
         return refused
 
 
+def maria_options(url: URL) -> dict[str, Any]:
+    """How asyncmy connects, in autocommit."""
+    options: dict[str, Any] = {
+        "user": url.username,
+        "password": url.password or "",
+        "database": url.database,
+        "autocommit": True,
+        "charset": "utf8mb4",
+        "connect_timeout": 10,
+        "read_timeout": 30,
+        "init_command": SQL_MODE,
+    }
+    query = dict(url.query)
+    if "unix_socket" in query:
+        return options | {"unix_socket": query["unix_socket"]}
+    return options | {"host": url.host or "localhost", "port": url.port or 3306}
+
+
 class MariaWriter:
     """A connection in autocommit: a batch of one statement, the usual one, is one round trip."""
 
     def __init__(self, url: URL) -> None:
-        query = dict(url.query)
-        self._options = {
-            "user": url.username,
-            "password": url.password or "",
-            "database": url.database,
-            "autocommit": True,
-            "charset": "utf8mb4",
-            "connect_timeout": 10,
-            "read_timeout": 30,
-            "init_command": SQL_MODE,
-        }
-        if "unix_socket" in query:
-            self._options["unix_socket"] = query["unix_socket"]
-        else:
-            self._options |= {"host": url.host or "localhost", "port": url.port or 3306}
+        self._options = maria_options(url)
         self._connection: Any = None
 
     async def write(self, batch: Batch) -> list[Refused]:

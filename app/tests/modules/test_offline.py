@@ -176,7 +176,6 @@ async def test_a_message_committed_while_the_recipient_comes_online_elsewhere_re
 
 
 async def test_a_worker_that_has_not_heard_of_the_recipient_yet_loses_nothing(world, alice, monkeypatch):
-    monkeypatch.setattr("nestbox.modules.offline.LOOK_AGAIN", 0.1)
     bob = await world.client("bob", worker=2, presence=None)
     monkeypatch.setattr(world.servers[1].registry, "_put", lambda entry: None)
     await bob.send("<presence/>")
