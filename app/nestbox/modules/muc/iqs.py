@@ -97,9 +97,11 @@ async def _answer_later(service: Service, stanza: Stanza, answer: Awaitable[Elem
 
 
 def _relay(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
+    tag = stanza.payload.tag
+    if tag in (INFO, ITEMS) and str(sender) not in room.seats:
+        raise StanzaError("bad-request", "Only occupants look at occupants.")  # section 6.6
     asker = room.occupant(sender)
     other = room.named(to.resource)
-    tag = stanza.payload.tag
     if tag == PING and other is asker:
         return _answer(room.service, stanza, None)  # XEP-0410, section 4
     if tag == VCARD and stanza.type == "get":

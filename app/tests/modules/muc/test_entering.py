@@ -224,3 +224,12 @@ async def test_only_people_of_this_server_are_hosts(world):
         assert condition(await anna.expect("presence", type="error")) == "remote-server-not-found"
     await anna.send(f"<message to='{HOST}' type='chat'><body>x</body></message>")
     assert condition(await anna.expect("message", type="error")) == "service-unavailable"
+
+
+async def test_only_occupants_look_at_occupants(world):
+    """XEP-0045, section 6.6."""
+    await make(world)
+    ben = await world.client("ben")
+    for what in ("info", "items"):
+        answer = await ben.iq("get", f"<query xmlns='http://jabber.org/protocol/disco#{what}'/>", f"{ROOM}/Anna")
+        assert condition(answer) == "bad-request"
