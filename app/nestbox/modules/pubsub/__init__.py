@@ -110,56 +110,55 @@ class _Pubsub:
         raise StanzaError("service-unavailable")
 
     async def _of_all(self, service: Service, sender: JID, kind: str, pubsub: Element) -> Element | None:
-        if not len(pubsub):
-            raise StanzaError("bad-request", "What do you want?")
-        element = pubsub[0]
-        what = (kind, local_name(element.tag))
-        if what == ("get", "items"):
-            return await self._retriever.items(service, sender, pubsub, element)
-        if what == ("set", "publish"):
-            return await self._publisher.publish(service, sender, pubsub, element)
-        if what == ("set", "retract"):
-            return await self._publisher.retract(service, sender, element)
-        if what == ("set", "create"):
-            return await self._owner.create(service, sender, pubsub, element)
-        if what == ("set", "subscribe"):
-            return await self._subscriber.subscribe(service, sender, element)
-        if what == ("set", "unsubscribe"):
-            return await self._subscriber.unsubscribe(service, sender, element)
-        if what == ("get", "subscriptions"):
-            return await self._subscriber.subscriptions(service, sender, element)
-        if what == ("get", "affiliations"):
-            return await self._subscriber.affiliations(service, sender, element)
-        raise _unsupported(*what)
+        with_all = {
+            ("get", "items"): self._retriever.items,
+            ("set", "publish"): self._publisher.publish,
+            ("set", "create"): self._owner.create,
+        }
+        alone = {
+            ("set", "retract"): self._publisher.retract,
+            ("set", "subscribe"): self._subscriber.subscribe,
+            ("set", "unsubscribe"): self._subscriber.unsubscribe,
+            ("get", "subscriptions"): self._subscriber.subscriptions,
+            ("get", "affiliations"): self._subscriber.affiliations,
+        }
+        for element in pubsub:  # what goes with it, such as options, may stand before it
+            what = (kind, local_name(element.tag))
+            if element.tag != of_ns(what[1]):
+                continue
+            if what in with_all:
+                return await with_all[what](service, sender, pubsub, element)
+            if what in alone:
+                return await alone[what](service, sender, element)
+        raise _unsupported(kind, pubsub)
 
     async def _of_owner(self, service: Service, sender: JID, kind: str, pubsub: Element) -> Element | None:
-        if not len(pubsub):
-            raise StanzaError("bad-request", "What do you want?")
-        element = pubsub[0]
-        what = (kind, local_name(element.tag))
-        if what == ("get", "default"):
+        element = pubsub[0] if len(pubsub) else pubsub
+        if element.tag == of_owner("default") and kind == "get":
             return await self._owner.default(service)
         handlers = {
-            ("get", "configure"): self._owner.configuration,
-            ("set", "configure"): self._owner.configure,
-            ("set", "delete"): self._owner.delete,
-            ("set", "purge"): self._publisher.purge,
-            ("get", "subscriptions"): self._owner.subscriptions,
-            ("set", "subscriptions"): self._owner.set_subscriptions,
-            ("get", "affiliations"): self._owner.affiliations,
-            ("set", "affiliations"): self._owner.set_affiliations,
+            ("get", of_owner("configure")): self._owner.configuration,
+            ("set", of_owner("configure")): self._owner.configure,
+            ("set", of_owner("delete")): self._owner.delete,
+            ("set", of_owner("purge")): self._publisher.purge,
+            ("get", of_owner("subscriptions")): self._owner.subscriptions,
+            ("set", of_owner("subscriptions")): self._owner.set_subscriptions,
+            ("get", of_owner("affiliations")): self._owner.affiliations,
+            ("set", of_owner("affiliations")): self._owner.set_affiliations,
         }
-        if what not in handlers:
-            raise _unsupported(*what)
-        return await handlers[what](service, sender, element)
+        handler = handlers.get((kind, element.tag))
+        if handler is None:
+            raise _unsupported(kind, pubsub)
+        return await handler(service, sender, element)
 
 
-def _unsupported(kind: str, name: str) -> StanzaError:
-    """What we do not offer has an error that names it (section 3 of the errors' schema); the rest is no request."""
-    known = {"options": "subscription-options", "default": "retrieve-default-sub"}
-    if name in known:
-        return refuse("feature-not-implemented", "unsupported", feature=known[name])
-    return StanzaError("bad-request", f"An iq of type {kind} has no {name}.")
+def _unsupported(kind: str, pubsub: Element) -> StanzaError:
+    """What the XEP has and we do not offer has an error that names it; the rest is no request."""
+    missing = {of_ns("options"): "subscription-options", of_ns("default"): "retrieve-default-sub"}
+    for element in pubsub:
+        if element.tag in missing:
+            return refuse("feature-not-implemented", "unsupported", feature=missing[element.tag])
+    return StanzaError("bad-request", f"There is nothing in it that an iq of type {kind} could ask.")
 
 
 def setup(server: Server) -> None:

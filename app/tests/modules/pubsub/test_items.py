@@ -61,6 +61,8 @@ async def test_pages(world):
     assert ids(await items(alice, NODE, more=page("<max>2</max><after>i1</after>"))) == ["i2", "i3"]
     assert ids(await items(alice, NODE, more=page("<max>2</max><before/>"))) == ["i3", "i4"]
     assert ids(await items(alice, NODE, more=page("<max>2</max><before>i3</before>"))) == ["i1", "i2"]
+    turned = page("<max>1</max>") + f"<items node='{NODE}'/>"  # the set before the items
+    assert ids(await ask(alice, "get", turned)) == ["i0"]
     count = await items(alice, NODE, more=page("<max>0</max>"))
     assert ids(count) == [] and of_set(count, "count") == "5" and of_set(count, "first") is None
     for place in ("after", "before"):
