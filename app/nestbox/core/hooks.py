@@ -76,7 +76,8 @@ class MessageContext:
 
     ``recipient`` is None when ``to`` is not an account of ours; ``batch`` is the commit that the sender's
     acknowledgement waits for; ``targets`` are the sessions that have been given the message itself; ``private`` says
-    that no others may have a copy; ``stored`` that it was through all this before and only looks for another way.
+    that no others may have a copy; ``stored`` that it was through all this before and only looks for another way;
+    ``work`` is what a handler that took the message has yet to do before it may be acknowledged.
     """
 
     stanza: Stanza
@@ -90,6 +91,7 @@ class MessageContext:
     stored: bool = False
     private: bool = False
     targets: list[Entry] = field(default_factory=list)
+    work: Awaitable[int] | None = None
 
 
 @dataclass(slots=True)

@@ -249,6 +249,7 @@ class Resumption:
         session.interested = snapshot.interested
         session.blocking_pushes = snapshot.blocking_pushes
         session.directed = set(snapshot.directed) or None
+        session.moved_at = snapshot.detached_at
         session.away_since = asyncio.get_running_loop().time()
         holder = server.registry.of(entry.bare).get(entry.resource)
         if holder is not None and holder.uid != entry.uid:

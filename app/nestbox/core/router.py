@@ -182,15 +182,18 @@ class Router:
 
     async def _message_cold(self, context: MessageContext) -> int:
         context.recipient = await self._server.users.load(context.to.local) or ABSENT
-        return self._message_warm(context)
+        outcome = self._message_warm(context)
+        return outcome if isinstance(outcome, int) else await outcome
 
-    def _message_warm(self, context: MessageContext) -> int:
+    def _message_warm(self, context: MessageContext) -> int | Awaitable[int]:
         stanza, to, recipient = context.stanza, context.to, context.recipient
         hooks = self._server.hooks
         if recipient is ABSENT or not recipient.enabled:
             raise StanzaError("service-unavailable")
-        if hooks.inbound.run(recipient, context.sender, stanza) or hooks.message.run(context):
+        if hooks.inbound.run(recipient, context.sender, stanza):
             return 0
+        if hooks.message.run(context):
+            return context.work or 0
         context.targets = targets = self._targets(to, stanza.type)
         kind = stanza.type
         if kind == "groupchat" and not targets:

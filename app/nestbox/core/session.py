@@ -68,7 +68,8 @@ class Session:
     ``told`` is the last ``h`` that the client was sent; ``journaled`` is what the journal has of it: the numbers before
     the first and of the last stanza, and what the session was then.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
-    asks to hear of (XEP-0163, section 4.2).
+    asks to hear of (XEP-0163, section 4.2); ``moved_at`` is set when it came from another worker: the Unix time since
+    when it may have missed some of that.
     """
 
     __slots__ = (
@@ -87,6 +88,7 @@ class Session:
         "journal",
         "journaled",
         "link",
+        "moved_at",
         "notify",
         "overflow",
         "pending",
@@ -116,6 +118,7 @@ class Session:
         self.overflow: Callable[[Session], None] | None = None
         self.caps: tuple[str, str, str] | None = None
         self.notify: frozenset[str] = frozenset()
+        self.moved_at: float | None = None
         # stream management (XEP-0198)
         self.sm: AckQueue | None = None
         self.sm_id: str | None = None

@@ -101,6 +101,15 @@ class _Clients:
         if stanza.type == "unavailable":
             session.caps, session.notify = None, frozenset()
             return
+        session.moved_at = None
+        self._look(session, stanza)
+
+    def resumed(self, session: Session) -> None:
+        """A session that came from another worker is new here."""
+        if session.caps is None and session.presence is not None:
+            self._look(session, parse_stanza(session.presence))
+
+    def _look(self, session: Session, stanza: Stanza) -> None:
         element = stanza.find(CAPS)
         if element is None:
             return
@@ -113,11 +122,6 @@ class _Clients:
             self._interested(session, nodes)
         else:
             self._server.spawn(self._learn(session, caps))
-
-    def resumed(self, session: Session) -> None:
-        """A session that came from another worker is new here."""
-        if session.caps is None and session.presence is not None:
-            self.presence(session, parse_stanza(session.presence))
 
     def _recall(self, caps: tuple[str, str, str]) -> frozenset[str] | None:
         key = (caps[0], caps[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sqlalchemy import Row, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
@@ -74,7 +75,6 @@ class Pubsub:
             lock = select(accounts.c.id).where(accounts.c.id == user_id).with_for_update()
             if (await connection.execute(lock)).first() is None:
                 raise NoSuchAccount("The account was deleted.")
-            # Others may make it at the same time in a home that is not one account's; the unique key then decides.
             same = select(nodes.c.id).where(nodes.c.home == home, nodes.c.name == name)
             if (await connection.execute(same)).first() is not None:
                 return False
@@ -82,7 +82,10 @@ class Pubsub:
             if (await connection.execute(count)).scalar_one() >= limit:
                 raise StoreFull("The account has too many nodes.")
             row = {"user_id": user_id, "home": home, "name": name, "config_json": config, "created": created}
-            node_id = (await connection.execute(insert(nodes).values(row))).inserted_primary_key[0]
+            try:
+                node_id = (await connection.execute(insert(nodes).values(row))).inserted_primary_key[0]
+            except IntegrityError:  # somebody else was quicker, in a home that is not one account's
+                return False
             if owner is not None:
                 row = {"node_id": node_id, "jid": owner, "user_id": user_id, "subject_id": user_id}
                 await connection.execute(insert(pubsub_affiliations).values(row | {"affiliation": "owner"}))

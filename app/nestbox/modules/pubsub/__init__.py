@@ -85,15 +85,12 @@ class _Pubsub:
             or not self._subscriber.answers(context.stanza.element)
         ):
             return False
-        service = Service(context.to.bare_jid, owner_of)
-        self._server.spawn(self._approve(service, context))
+        context.work = self._approve(Service(context.to.bare_jid, owner_of), context)
         return True
 
-    async def _approve(self, service: Service, context: MessageContext) -> None:
-        try:
-            await self._subscriber.answered(service, context.sender, context.stanza.element)
-        except StanzaError as error:
-            self._server.router.bounce(context.stanza, error)
+    async def _approve(self, service: Service, context: MessageContext) -> int:
+        await self._subscriber.answered(service, context.sender, context.stanza.element)
+        return 0  # it is committed
 
     # what they ask
 

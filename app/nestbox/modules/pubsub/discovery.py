@@ -32,7 +32,6 @@ _BOTH = (
     "delete-nodes",
     "instant-nodes",
     "item-ids",
-    "last-published",
     "manage-subscriptions",
     "member-affiliation",
     "meta-data",
@@ -52,7 +51,14 @@ _BOTH = (
     "rsm",
     "subscribe",
 )
-_PEP = ("auto-create", "auto-subscribe", "filtered-notifications", "presence-notifications", "presence-subscribe")
+_PEP = (
+    "auto-create",
+    "auto-subscribe",
+    "filtered-notifications",
+    "last-published",
+    "presence-notifications",
+    "presence-subscribe",
+)
 
 
 def features(pep: bool) -> set[str]:

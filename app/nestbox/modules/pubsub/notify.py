@@ -15,6 +15,7 @@ from xml.etree.ElementTree import XML
 
 import msgspec
 
+from nestbox.core.ids import ms_to_id
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.registry import Part
 from nestbox.modules.pubsub.access import SEES, Access, Seen, groups_of, refusal
@@ -35,6 +36,7 @@ __all__ = ["PART", "Audience", "Notifier", "item_event"]
 Audience = tuple[list[str], list[str]]
 
 PART = "pubsub"
+MOVE_MS = 10_000  # clocks of workers on different hosts differ by less, and a publication is told sooner
 _SEEN_BY_US = ("to", "both")
 
 
@@ -136,7 +138,7 @@ class Notifier:
             return
         for session in self._sessions(op.contact):
             if session.notify:
-                self._server.spawn(self._last_items(session, [op.owner], session.notify))
+                self._server.spawn(self._last_items(session, [op.owner], session.notify, 0))
 
     def _hand_out(self, op: _Notice) -> None:
         sender = parse_jid(op.sender)
@@ -160,29 +162,41 @@ class Notifier:
     # what somebody has missed
 
     def interested(self, session: Session, nodes: frozenset[str]) -> None:
-        """A session asks for more nodes than before: it gets their last items, its own and those of its contacts."""
-        self._server.spawn(self._arrived(session, nodes))
+        """A session asks for more nodes than before: it gets their last items, its own and those of its contacts.
 
-    async def _arrived(self, session: Session, nodes: frozenset[str]) -> None:
+        One that came from another worker gets only what it may have missed on the way.
+        """
+        since = 0 if session.moved_at is None else ms_to_id(max(0, int(session.moved_at * 1000) - MOVE_MS))
+        self._server.spawn(self._arrived(session, nodes, since))
+
+    async def _arrived(self, session: Session, nodes: frozenset[str], since: int) -> None:
         user = session.user
         contacts = await self._server.users.contacts(user)
         domain = f"@{self._server.config.domain}"
         homes = [jid for jid, state in contacts.items() if state in _SEEN_BY_US and jid.endswith(domain)]
         if user.blocked:
             homes = [jid for jid in homes if not user.blocks(parse_jid(jid))]
-        await self._last_items(session, [user.jid, *homes], nodes)
+        await self._last_items(session, [user.jid, *homes], nodes, since)
 
     def approved(self, owner: str, contact: str) -> None:
         """A contact may see an account's presence from now on, and so its nodes."""
         self._all(_Approved(owner, contact))
 
-    async def _last_items(self, session: Session, homes: Sequence[str], nodes: Collection[str]) -> None:
+    async def _last_items(self, session: Session, homes: Sequence[str], nodes: Collection[str], since: int) -> None:
         jid = session.jid
         addresses = {jid.bare, str(jid), jid.domain, f"{jid.domain}/{jid.resource}"}
         for last in await self._store.pubsub_items.last(homes, nodes, jid.bare, addresses):
             config = NodeConfig.decode(last.config)
-            wanted = config.deliver_notifications and config.send_last_published_item == "on_sub_and_presence"
-            if wanted and _may_have(last, config, jid) and session.entry.priority is not None:
+            # What came meanwhile is news, not the last item of old.
+            wanted = config.deliver_notifications and (
+                since or config.send_last_published_item == "on_sub_and_presence"
+            )
+            if (
+                wanted
+                and last.item.seq >= since
+                and _may_have(last, config, jid)
+                and session.entry.priority is not None
+            ):
                 message = _message(last.home, config, item_event(last.node, config, last.item))
                 session.send(message.encode(session.full), False)
 

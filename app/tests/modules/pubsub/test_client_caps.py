@@ -12,6 +12,7 @@ from pep import INFO, answer_disco, disco, event, listener, no_event, presence, 
 
 from nestbox.config import Limits
 from nestbox.modules.caps import verification
+from nestbox.modules.pubsub import notify
 from nestbox.wire.element import el
 
 MOOD = "http://jabber.org/protocol/mood"
@@ -145,8 +146,13 @@ async def test_who_answers_with_an_error_is_asked_once_and_hears_nothing(world):
     assert not await asked(alice) and alice.session.notify == frozenset()
 
 
-async def test_a_session_that_is_resumed_elsewhere_goes_on_hearing(world):
+@pytest.mark.parametrize(("missed_ms", "expected"), [(10_000, True), (-60_000, False)])
+async def test_a_session_that_is_resumed_elsewhere_goes_on_hearing(world, monkeypatch, missed_ms, expected):
+    """It gets what it may have missed on the way, not all that it had long ago."""
+    monkeypatch.setattr(notify, "MOVE_MS", missed_ms)
     alice = await listener(world, "alice", MOOD)
+    await publish(alice, MOOD, "before", PAYLOAD)
+    await event(alice, MOOD)
     session = alice.session
     sm_id = alice.server.enable_sm(session, True)
     await alice.vanish()
@@ -155,8 +161,9 @@ async def test_a_session_that_is_resumed_elsewhere_goes_on_hearing(world):
     alice.session = await other.resume(alice, "alice", sm_id, 0)
     assert alice.session is not session
     await answer_disco(alice, disco([MOOD]))
-    await world.settle()
-    alice.received.clear()
+    if expected:
+        assert (await event(alice, MOOD))[0].get("id") == "before"
+    await no_event(alice)
     await publish(await world.client("alice", "pc"), MOOD, payload=PAYLOAD)
     await event(alice, MOOD)
     await no_event(alice)
