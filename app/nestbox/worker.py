@@ -71,7 +71,6 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     server = Server(config, store, bus, IdSource(worker), _secret(Path(config.state_dir)))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.bus_was_away())
-    bus.on_reconnect = lambda: _after_gap(server)
     bus.on_undelivered = lambda lost, payload: server.spawn(server.router.undelivered(lost, payload))
     setup_all(server)  # before the first message comes
     await bus.start(server.registry.receive)
@@ -107,12 +106,6 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
         stack.callback(components.close)
     stack.push_async_callback(await serve_http(server, connections, transports, worker))
     return server, connections
-
-
-def _after_gap(server: Server) -> None:
-    """What others told us may be lost."""
-    server.users.doubt()
-    server.spawn(server.registry.reload())
 
 
 def _secret(folder: Path) -> bytes:

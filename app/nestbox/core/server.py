@@ -247,6 +247,7 @@ class Server:
 
     async def bus_was_away(self) -> None:
         """Messages between workers may be lost, and what the bus kept, too; or we were thought dead."""
+        self.users.doubt()
         await self.resumption.bus_was_away()
         await self.registry.reload()
 

@@ -70,7 +70,6 @@ class Store:
         self.pubsub_items = PubsubItems(database)
         self.pubsub_people = PubsubPeople(database)
         self.uploads = Uploads(database)
-        self.tokens = Tokens(database)
         self.streams = Streams(database)
         self.tokens = Tokens(database, self.reader)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
