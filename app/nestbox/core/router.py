@@ -32,6 +32,7 @@ PresenceHandler = Callable[["Session", Stanza, "JID | None"], "int | Awaitable[i
 
 _log = logging.getLogger("nestbox.router")
 _IQ_TYPES = frozenset(("get", "set", "result", "error"))
+_MESSAGE_TYPES = frozenset((None, "normal", "chat", "groupchat", "headline", "error"))
 _ONE_TO_ONE = frozenset((None, "normal", "chat"))
 
 
@@ -169,6 +170,8 @@ class Router:
     # messages (RFC 6121, section 8)
 
     def _message(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
+        if stanza.type not in _MESSAGE_TYPES:
+            stanza.element.set("type", "normal")  # RFC 6121, section 5.2.2
         if to.domain != self.domain:
             return self.elsewhere(sender, to, stanza, session)
         if not to.local:
