@@ -16,17 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from load import chat, cpu_seconds, log_in, pss_kib
 from logins import CONTACTS, fill_rosters, measure_logins
 from nestbox.store import open_store
+from room import enter, talk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
 from databases import MariaDB
 
+Measure = Callable[["Peer", argparse.Namespace], Awaitable[dict[str, float]]]
 DOMAIN = "bench.test"
 PASSWORD = "bench"
 NESTBOX = (sys.executable, "-m", "nestbox")
@@ -131,6 +133,8 @@ def prosody(folder: Path, count: int, *, archive: str, websocket: bool) -> Itera
         'archive_expires_after = "never"\nnetwork_backend = "epoll"\ngc = { mode = "generational" }\n'
         'interfaces = { "127.0.0.1" }\nc2s_ports = { 15222 }\nc2s_direct_tls_ports = {}\ns2s_ports = {}\n'
         f'run_as_root = true\nprosody_user = "root"\nVirtualHost "{DOMAIN}"\n'
+        f'Component "rooms.{DOMAIN}" "muc"\n'
+        + ('modules_enabled = { "muc_mam" }\nmuc_log_expires_after = "never"\n' if archive != "off" else "")
     )
     with ended(subprocess.Popen(["prosody", "--config", config, "-F"], stdout=subprocess.DEVNULL)) as process:
         wait_for((folder / "prosody.pid").exists, "Prosody's start")
@@ -168,6 +172,21 @@ async def measure(peer: Peer, arguments: argparse.Namespace) -> dict[str, float]
     }
 
 
+async def measure_room(peer: Peer, arguments: argparse.Namespace) -> dict[str, float]:
+    """Let a hundred people talk in a room, and look at the CPU for each stanza that one of them is sent."""
+    room = f"bench@rooms.{DOMAIN}"
+    names = users(arguments.occupants)
+    clients = await log_in(names, PASSWORD, DOMAIN, peer.address, websocket=peer.websocket, proxy=peer.proxy)
+    await enter(clients, room)
+    await talk(clients, room, arguments.room_rate, 2)  # warm up
+    before = cpu_seconds(peer.pid)
+    result = await talk(clients, room, arguments.room_rate, arguments.seconds)
+    used = cpu_seconds(peer.pid) - before
+    for client in clients:
+        client.close()
+    return {"cpu_us": used * 1e6 / result["due"], **result}
+
+
 ROWS = (
     (nestbox, "off", False),
     (nestbox, "off", True),
@@ -202,6 +221,22 @@ def print_logins(count: int, only: str) -> None:
         print(f"| {name} | {row[0]:.2f} / {row[1]:.2f} | {row[2]:.2f} / {row[3]:.2f} |", flush=True)
 
 
+def rows(arguments: argparse.Namespace, accounts: int, measure_: Measure) -> Iterator[tuple[str, dict[str, float]]]:
+    """Start each server in turn and measure it: its name and what was found."""
+    for make, archive, websocket in ROWS:
+        name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
+        if arguments.only.lower() not in name.lower():
+            continue
+        if make is prosody and not shutil.which("prosody"):
+            print(f"| {name} | not installed |")
+            continue
+        with (
+            tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder,
+            make(Path(folder), accounts, archive=archive, websocket=websocket) as peer,
+        ):
+            yield name, asyncio.run(measure_(peer, arguments))
+
+
 def machine() -> str:
     """The machine in one line."""
     model = next(
@@ -225,6 +260,8 @@ def main() -> None:
         "--logins", type=int, default=1000, help="accounts that log in for the table of log-ins, 0: none"
     )
     parser.add_argument("--only", default="", help="only rows whose name contains this, such as 'Nestbox mariadb'")
+    parser.add_argument("--occupants", type=int, default=100, help="people in the room (%(default)s)")
+    parser.add_argument("--room-rate", type=float, default=20, help="messages per second in the room (%(default)s)")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

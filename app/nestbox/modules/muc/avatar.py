@@ -50,7 +50,9 @@ async def set_vcard(room: Room, sender: JID, card: Element) -> None:
         room.server.counts.limits_hit += 1
         raise StanzaError("policy-violation", f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture.")
     try:
-        pictures = [base64.b64decode("".join((each.text or "").split())) for each in card.iterfind(_PHOTO)]
+        pictures = [
+            base64.b64decode("".join((each.text or "").split()), validate=True) for each in card.iterfind(_PHOTO)
+        ]
     except binascii.Error:
         raise StanzaError("bad-request", "A picture is in base64.") from None
     hashes = [hashlib.sha1(picture).hexdigest() for picture in pictures[:MAX_PICTURES] if picture]
