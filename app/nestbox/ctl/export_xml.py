@@ -13,8 +13,7 @@ from nestbox.ctl import portable as names
 from nestbox.modules.archive import prefs_element
 from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.pubsub.config import NodeConfig, config_form
-from nestbox.modules.roster_items import QUERY as ROSTER
-from nestbox.modules.roster_items import item_element
+from nestbox.modules.roster_items import item_bytes
 from nestbox.store import Account, Store
 from nestbox.store.archive import Prefs
 from nestbox.wire import ns
@@ -42,6 +41,8 @@ async def _pieces(store: Store, config: Config, account: Account) -> AsyncIterat
     home = f"{account.username}@{config.domain}"
     async for element in _small(store, account):
         yield to_bytes(element, names.PIE)
+    items = b"".join(map(item_bytes, await store.roster.items(account.id)))
+    yield f'<query xmlns="{ns.ROSTER}">'.encode() + items + b"</query>"
     for _, request in await store.roster.requests(account.id):
         yield _in_client(request)
     vcard = await store.vcards.get(account.id)
@@ -74,7 +75,6 @@ async def _small(store: Store, account: Account) -> AsyncIterator[Element]:
         )
     if not account.enabled:
         yield el(names.DISABLED)
-    yield el(ROSTER, None, *map(item_element, await store.roster.items(account.id)))
     blocked = await store.blocking.list(account.id)
     if blocked:
         items = [
