@@ -139,6 +139,12 @@ class Contact(Struct, forbid_unknown_fields=True):
     support: list[Uri] = []
 
 
+class Push(Struct, forbid_unknown_fields=True):
+    """What apps' servers learn by a notification (XEP-0357): a count, or with ``details`` also who wrote what."""
+
+    details: bool = False
+
+
 class Limits(Struct, forbid_unknown_fields=True):
     """What a client can make grow, in bytes, seconds or pieces."""
 
@@ -172,6 +178,8 @@ class Limits(Struct, forbid_unknown_fields=True):
     room_history: Positive = 50
     component_connections: Positive = 100
     uploaded_files: Positive = 10_000
+    push_registrations: Positive = 20
+    push_options_bytes: Positive = 4 * 1024
 
 
 class Log(Struct, forbid_unknown_fields=True):
@@ -200,6 +208,7 @@ class Config(Struct, forbid_unknown_fields=True):
     external_services: list[ExternalService] = []
     uploads: Uploads = msgspec.field(default_factory=Uploads)
     contact: Contact = msgspec.field(default_factory=Contact)
+    push: Push = msgspec.field(default_factory=Push)
     limits: Limits = msgspec.field(default_factory=Limits)
     log: Log = msgspec.field(default_factory=Log)
 

@@ -114,6 +114,8 @@ class Hooks:
     session_bound: Hook[[Session]] = field(default_factory=Hook)
     session_available: Hook[[Session]] = field(default_factory=Hook)
     session_resumed: Hook[[Session]] = field(default_factory=Hook)
+    # A session that may be resumed has lost its connection, or its client does not acknowledge what it was sent.
+    session_away: Hook[[Session]] = field(default_factory=Hook)
     session_ended: Hook[[Session]] = field(default_factory=Hook)
     # A client's available presence, before it is kept and goes out: what the server adds to it.
     presence_out: Hook[[Session, Stanza]] = field(default_factory=Hook)

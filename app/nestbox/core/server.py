@@ -58,6 +58,8 @@ class Counts:
     limits_hit: int = 0
     uploads: int = 0
     upload_bytes: int = 0
+    pushes: int = 0
+    pushes_failed: int = 0
 
 
 class Server:
@@ -222,6 +224,8 @@ class Server:
         may_resume = session.sm_id is not None and self.config.limits.resume_seconds and not clean
         if session.link is None and not may_resume:
             await self.end_session(session)
+        elif session.link is None and not session.ended:
+            self.hooks.session_away.run(session)
 
     def _push(self, op: reg.Push) -> None:
         if op.what == "interested":

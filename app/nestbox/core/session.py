@@ -66,14 +66,18 @@ class Session:
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``told`` is the last ``h`` that the client was sent; ``journaled`` is what the journal has of it: the numbers before
-    the first and of the last stanza, and what the session was then.
+    the first and of the last stanza, and what the session was then;
+    ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
+    when a push notification was last sent for it (XEP-0357), None when none was.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
     asks to hear of (XEP-0163, section 4.2); ``moved_at`` is set when it came from another worker: the Unix time since
     when it may have missed some of that.
     """
 
     __slots__ = (
+        "alerted",
         "asked",
+        "away",
         "away_since",
         "blocking_pushes",
         "caps",
@@ -116,6 +120,8 @@ class Session:
         self.away_since = 0.0
         self.handling: asyncio.Future[None] | None = None
         self.overflow: Callable[[Session], None] | None = None
+        self.away: Callable[[Session, bytes], None] | None = None
+        self.alerted: int | None = None
         self.caps: tuple[str, str, str] | None = None
         self.notify: frozenset[str] = frozenset()
         self.moved_at: float | None = None
@@ -159,6 +165,8 @@ class Session:
             if self.sm is not None and not self.asked:
                 self.asked = True  # once for all that is sent in this turn
                 asyncio.get_running_loop().call_soon(self.ask)
+        elif self.away is not None:
+            self.away(self, data)
 
     def ask(self) -> None:
         """Ask for an acknowledgement if one is owed; one question at a time is open."""

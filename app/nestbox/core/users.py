@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from nestbox.core.jid import JID
     from nestbox.core.registry import Waiting
-    from nestbox.store import Store
+    from nestbox.store import Registration, Store
     from nestbox.store.profiles import Profile
     from nestbox.store.roster import RosterItem
 
@@ -27,8 +27,9 @@ class User:
     ``to``, ``from``, ``both``, and is None until the roster was needed; so is ``roster``, its version and items as XML,
     which may be forgotten again; ``roster_epoch`` counts the roster's changes;
     ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions; ``photo`` the SHA-1 of the account's
-    picture (XEP-0153), '' for none. ``offline`` and ``requests`` are False when it is certain that no messages, and no
-    contacts' requests, wait for the account: then nobody has to ask the store.
+    picture (XEP-0153), '' for none; ``pushes`` are its registrations for notifications (XEP-0357). ``offline`` and
+    ``requests`` are False when it is certain that no messages, and no contacts' requests, wait for the account: then
+    nobody has to ask the store.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class User:
         "jid",
         "offline",
         "photo",
+        "pushes",
         "requests",
         "roster",
         "roster_epoch",
@@ -64,6 +66,7 @@ class User:
         self.archive_always: frozenset[str] = frozenset()
         self.archive_never: frozenset[str] = frozenset()
         self.photo = ""
+        self.pushes: tuple[Registration, ...] = ()
 
     def blocks(self, jid: JID) -> bool:
         """Whether the account has blocked an address (XEP-0191, section 2); never itself."""
@@ -194,6 +197,7 @@ class Users:
         user.archive_always = frozenset(prefs.always)
         user.archive_never = frozenset(prefs.never)
         user.photo = account.photo
+        user.pushes = profile.pushes
         user.offline = profile.offline
         user.requests = profile.requests
         _forget_roster(user)

@@ -105,6 +105,8 @@ class Metrics(Collector):
             ("resumed",): counts.resumed,
         }
         yield _counter("nestbox_logins", "Logins and resumed sessions", logins, "result")
+        pushes = {("accepted",): counts.pushes, ("refused",): counts.pushes_failed}
+        yield _counter("nestbox_pushes", "Push notifications, by what apps' servers said", pushes, "result")
         yield _counter("nestbox_limits_hit", "Requests refused since they were over a limit", {(): counts.limits_hit})
         yield _counter("nestbox_uploads", "Files uploaded", {(): counts.uploads})
         yield _counter("nestbox_upload_bytes", "Bytes of files uploaded", {(): counts.upload_bytes})

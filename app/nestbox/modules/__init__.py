@@ -44,6 +44,7 @@ MODULES = (
     "legacy_session",
     "external_services",
     "uploads",
+    "push",
     "components",  # after all that have hosts of their own
     "caps",  # last: it hashes the features of all the others
 )

@@ -79,7 +79,7 @@ class Components:
         registry = server.registry
         registry.part(KEY, self._heard, self._undelivered)
         registry.worker_gone.add(self._worker_gone)
-        registry.reloaded.add(lambda: server.spawn(self._read()))
+        registry.reloaded.add(self._reloaded)
         server.stopping.append(self._stop)
         for component in server.config.components:
             if component.host in server.router.hosts:
@@ -222,6 +222,9 @@ class Components:
         for place in [place for place in self._places.values() if place.worker == worker]:
             self._forget(place.host, place.uid)
             self._server.spawn(self._server.bus.swap(KEY, place.host, _encode(place), None))
+
+    def _reloaded(self) -> None:
+        self._server.spawn(self._read())
 
     async def _read(self) -> None:
         """Read anew where components are, after a time in which messages of other workers may have been missed."""

@@ -20,6 +20,7 @@ __all__ = [
     "is_chat_state_only",
     "keepable",
     "meaningful",
+    "wakes",
 ]
 
 XEPS = (Xep(334, "1.0.0"),)
@@ -56,6 +57,15 @@ _MEANINGFUL = frozenset(
     | _tags("jabber:x:conference", "x")  # XEP-0249
     | _tags(ns.HINTS, "store")
 )
+_WAKING = frozenset(
+    _tags("jabber:client", "body")
+    | _tags("urn:xmpp:jingle-message:0", "propose")
+    | _tags("urn:xmpp:omemo:2", "encrypted")
+    | _tags("eu.siacs.conversations.axolotl", "encrypted")
+    | _tags("urn:xmpp:openpgp:0", "openpgp")
+    | _tags("jabber:x:encrypted", "x")
+    | _tags("jabber:x:conference", "x")
+)
 _NOT_KEPT = frozenset((NO_STORE, PUBSUB_EVENT))
 MUC_USER = f"{{{ns.MUC_USER}}}x"
 MUC_INVITE = f"{{{ns.MUC_USER}}}invite"
@@ -85,6 +95,18 @@ def keepable(message: Element) -> bool:
 def archivable(message: Element) -> bool:
     """Whether a message belongs into archives, as far as its content goes (XEP-0334, sections 4.1 and 4.2)."""
     return keepable(message) and message.find(NO_PERMANENT_STORE) is None
+
+
+def wakes(message: Element) -> bool:
+    """Whether a person should hear of a message at once, whatever the phone does (XEP-0357)."""
+    found = False
+    for child in message:
+        tag = child.tag
+        if tag in _NOT_KEPT:
+            return False
+        if tag in _WAKING or (tag == MUC_USER and child.find(MUC_INVITE) is not None):
+            found = True
+    return found
 
 
 def is_chat_state_only(message: Element) -> bool:

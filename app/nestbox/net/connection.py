@@ -46,6 +46,7 @@ __all__ = ["Connection", "Connections"]
 
 _log = logging.getLogger("nestbox.c2s")
 PING_ANSWER_SECONDS = 60.0
+SILENT_TICKS = 6  # looks in a row at which an acknowledgement is due and nothing has come, after which it is missed
 
 
 @dataclass(slots=True)
@@ -80,6 +81,12 @@ class Connections:
                 connection.transport.abort()
             elif quiet > limits.idle_seconds and not connection.pinged:
                 connection.ping()
+            if connection.session is not None and connection.session.asked:
+                connection.silent += 1
+                if connection.silent == SILENT_TICKS:
+                    self.server.hooks.session_away.run(connection.session)
+            else:
+                connection.silent = 0
 
 
 class Connection:
@@ -98,6 +105,7 @@ class Connection:
         "pinged",
         "session",
         "shared",
+        "silent",
         "stream",
         "transport",
         "username",
@@ -113,6 +121,7 @@ class Connection:
         self.username = ""
         self.opened = self.heard = asyncio.get_running_loop().time()
         self.pinged = False
+        self.silent = 0
         self._busy = False
         self._paused = False
         self._clean = False
@@ -125,6 +134,7 @@ class Connection:
         """Handle bytes, or one text frame, of the client."""
         self.heard = asyncio.get_running_loop().time()
         self.pinged = False
+        self.silent = 0
         self.shared.server.counts.bytes_in += len(data)
         self.stream.feed(data)
         if not self._busy:

@@ -19,6 +19,7 @@ from nestbox.store.profiles import Profiles
 from nestbox.store.pubsub import Pubsub
 from nestbox.store.pubsub_items import PubsubItems
 from nestbox.store.pubsub_people import PubsubPeople
+from nestbox.store.push import Push, Registration
 from nestbox.store.reader import MariaReader, SqliteReader
 from nestbox.store.replica import Replica
 from nestbox.store.rooms import Affiliate, RoomRow, Rooms
@@ -39,6 +40,7 @@ __all__ = [
     "Page",
     "PasswordError",
     "Prefs",
+    "Registration",
     "RoomRow",
     "RosterItem",
     "ScramKeys",
@@ -64,6 +66,7 @@ class Store:
         self.vcards = Vcards(database)
         self.private = Private(database)
         self.blocking = Blocking(database)
+        self.push = Push(database)
         self.notices = Notices(database)
         self.rooms = Rooms(database)
         self.pubsub = Pubsub(database)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nestbox.store.accounts import Account
 from nestbox.store.archive import Prefs
 from nestbox.store.passwords import ScramKeys
+from nestbox.store.push import Registration
 from nestbox.store.reader import Lookup, Reader, Row, text
 
 __all__ = ["Profile", "Profiles"]
@@ -20,6 +21,7 @@ _JOINS = " ".join(
 _STATEMENT = f"""
 SELECT a.username, a.id, a.enabled, a.created, a.photo, p.prefs_json,
   EXISTS (SELECT 1 FROM blocking b WHERE b.user_id = a.id),
+  EXISTS (SELECT 1 FROM push s WHERE s.user_id = a.id),
   EXISTS (SELECT 1 FROM offline o WHERE o.user_id = a.id),
   EXISTS (SELECT 1 FROM roster_requests q WHERE q.user_id = a.id),
   {_KEYS}
@@ -27,7 +29,8 @@ FROM accounts a LEFT JOIN archive_prefs p ON p.user_id = a.id {_JOINS}
 WHERE a.username IN ({{keys}})
 """
 _BLOCKED = "SELECT user_id, jid FROM blocking WHERE user_id IN ({keys})"
-_FIRST_KEY = 9  # column
+_PUSHES = "SELECT user_id, jid, node, resource, options FROM push WHERE user_id IN ({keys})"
+_FIRST_KEY = 10  # column
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class Profile:
     account: Account
     prefs: Prefs
     blocked: frozenset[str]
+    pushes: tuple[Registration, ...]
     offline: bool
     requests: bool
 
@@ -47,6 +51,7 @@ class Profiles:
     def __init__(self, reader: Reader) -> None:
         self._profiles = Lookup(reader, _STATEMENT)
         self._blocked = Lookup(reader, _BLOCKED)
+        self._pushes = Lookup(reader, _PUSHES)
 
     async def get(self, username: str) -> Profile | None:
         """The profile of a prepared username, None when there is no account."""
@@ -54,13 +59,15 @@ class Profiles:
         if not rows:
             return None
         row = rows[0]
-        _, user_id, enabled, created, photo, prefs, blocks, offline, requests = row[:_FIRST_KEY]
+        _, user_id, enabled, created, photo, prefs, blocks, pushes, offline, requests = row[:_FIRST_KEY]
         account = Account(user_id, username, bool(enabled), created, _keys(row), text(photo or ""))
         blocked = await self._blocked.get(user_id) if blocks else ()
+        registered = await self._pushes.get(user_id) if pushes else ()
         return Profile(
             account,
             Prefs(**json.loads(prefs)) if prefs is not None else Prefs(),
             frozenset(text(jid) for _, jid in blocked),
+            tuple(Registration(*map(text, names), options) for _, *names, options in registered),
             bool(offline),
             bool(requests),
         )

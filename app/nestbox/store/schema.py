@@ -325,3 +325,16 @@ uploads = Table(
     Index("uploads_user", "user_id", "created"),
     **OPTIONS,
 )
+
+push = Table(
+    "push",
+    metadata,
+    account_id(primary_key=True),
+    Column("id", LargeBinary(32).with_variant(VARBINARY(32), "mysql"), primary_key=True),  # of jid and node
+    Column("jid", Name(FULL_JID_BYTES), nullable=False),
+    Column("node", Name(1024), nullable=False),
+    Column("resource", Name(LOCAL_BYTES), nullable=False),
+    Column("options", Blob, nullable=False),
+    Column("failures", Integer, nullable=False),  # in a row
+    **OPTIONS,
+)

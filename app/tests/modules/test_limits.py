@@ -46,6 +46,8 @@ SMALL = {
 ELSEWHERE = {
     "write_buffer_bytes": "net/test_bosh.py",
     "component_connections": "net/test_components.py",
+    "push_registrations": "modules/test_push.py",
+    "push_options_bytes": "modules/test_push.py",
     "token_clients": "modules/test_modern_login.py",
     "uploaded_files": "modules/test_uploads.py",
     "pubsub_items": "modules/pubsub/test_items.py",

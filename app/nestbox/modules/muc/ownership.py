@@ -77,7 +77,7 @@ class Ownership:
         self._stopping = False
         server.registry.part(PART, self._received, self._undelivered)
         server.registry.worker_gone.add(self._worker_gone)
-        server.registry.reloaded.add(lambda: server.spawn(self._check()))
+        server.registry.reloaded.add(self._reloaded)
         server.stopping.append(self._give_up)
 
     # passing on
@@ -221,6 +221,9 @@ class Ownership:
             mine = worker == self._bus.worker or self._next_owner(name, alive) == self._bus.worker
             if mine and await self._bus.swap(KEY, name, holder, self._me) == self._me:
                 await self._service.open(name)
+
+    def _reloaded(self) -> None:
+        self._server.spawn(self._check())  # whose task, given back, would end the hook's run
 
     async def _check(self) -> None:
         """Messages of the bus were missed, or it has forgotten everything: see what is still ours."""
