@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import random
+import re
 import socket
 import ssl
 import subprocess
@@ -16,15 +19,19 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 from harness import DOMAIN, World, condition
+from muc.rooms import ROOM, join, make
+from pubsub.pep import event, ids, items, listener, publish
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 from nestbox.compliance import ROWS, Row, declared, is_met
+from nestbox.config import Config, ExternalService
 from nestbox.store import open_store
 
 Exchange = Callable[[World, SimpleNamespace], Awaitable[None]]
 EXCHANGES: dict[tuple[str, str], Exchange] = {}
 FOUND = declared()
+BOT, BOT_SECRET = f"bot.{DOMAIN}", "correct-horse-battery"
 STREAM = (
     f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
 ).encode()
@@ -39,6 +46,12 @@ def row(category: str, feature: str) -> Callable[[Exchange], Exchange]:
         return exchange
 
     return add
+
+
+@pytest.fixture
+def config(config: Config) -> Config:
+    config.external_services = [ExternalService("stun", f"turn.{DOMAIN}")]
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +69,15 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         await store.close()
 
     asyncio.run(prepare())
-    ports = {name: _free_port() for name in ("c2s", "tls", "http")}
+    ports = {name: _free_port() for name in ("c2s", "tls", "http", "component")}
     config = folder / "nestbox.yml"
     config.write_text(
         f"domain: {DOMAIN}\nstate_dir: {folder}\ndatabase: {{url: '{database}'}}\n"
         f"tls: {{certificate: {certificate}, key: {key}}}\n"
         f"listen: {{http: '127.0.0.1:{ports['http']}', c2s: '127.0.0.1:{ports['c2s']}', metrics: '', "
+        f"component: '127.0.0.1:{ports['component']}', "
         f"c2s_tls: '127.0.0.1:{ports['tls']}', proxy_protocol: false}}\n"
+        f"components: [{{host: {BOT}, secret: {BOT_SECRET}}}]\n"
     )
     process = subprocess.Popen([sys.executable, "-m", "nestbox", "--config", str(config)])
     deadline = time.monotonic() + 30
@@ -139,6 +154,28 @@ async def capabilities(world, live):
     assert (await alice.iq("get", query, to=DOMAIN)).payload.get("node") == node
 
 
+@row("Core", "Server Extensibility")
+async def component(world, live):
+    reader, writer = await asyncio.open_connection("127.0.0.1", live.component)
+    names = "xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams'"
+    writer.write(f"<stream:stream {names} to='{BOT}'>".encode())
+    header = (await asyncio.wait_for(reader.readuntil(b">"), 10)) + await asyncio.wait_for(reader.readuntil(b">"), 10)
+    stream_id = re.search(rb"id=['\"]([^'\"]+)", header).group(1)
+    proof = hashlib.sha1(stream_id + BOT_SECRET.encode()).hexdigest()
+    writer.write(f"<handshake>{proof}</handshake>".encode())
+    assert b"<handshake" in await asyncio.wait_for(reader.readuntil(b">"), 10)
+    writer.close()
+
+
+@row("Core", "Event publishing")
+async def pep(world, live):
+    await world.friends("alice", "bob")
+    alice, bob = await world.client("alice"), await listener(world, "bob", "urn:xmpp:tune", worker=2)
+    assert "http://jabber.org/protocol/pubsub#publish" in await features_of(alice, alice.bare)
+    assert (await publish(alice, "urn:xmpp:tune", "now", "<tune xmlns='urn:xmpp:tune'/>")).type == "result"
+    await event(bob, "urn:xmpp:tune")
+
+
 # Web
 
 
@@ -173,6 +210,67 @@ async def chat(world, live):
     await bob.expect("message", from_=alice.jid)
     roster = await alice.iq("get", "<query xmlns='jabber:iq:roster'/>")
     assert [(item.get("jid"), item.get("subscription")) for item in roster.payload] == [(bob.bare, "both")]
+
+
+@row("IM", "User Avatar Compatibility")
+async def avatars(world, live):
+    alice = await world.client("alice")
+    picture = b"\x89PNG a picture"
+    photo = f"<PHOTO><TYPE>image/png</TYPE><BINVAL>{base64.b64encode(picture).decode()}</BINVAL></PHOTO>"
+    await alice.iq("set", f"<vCard xmlns='vcard-temp'>{photo}</vCard>")
+    await world.settle()
+    assert ids(await items(alice, "urn:xmpp:avatar:data")) == [hashlib.sha1(picture).hexdigest()]
+    assert "urn:xmpp:pep-vcard-conversion:0" in await features_of(alice, alice.bare)
+
+
+@row("IM", "Group Chat")
+async def group_chat(world, live):
+    anna, bob = await make(world), await world.client("bob", worker=2)
+    await anna.send(f"<message to='{bob.bare}'><x xmlns='jabber:x:conference' jid='{ROOM}'/></message>")
+    invitation = await bob.expect("message", tag="{jabber:x:conference}x")
+    assert invitation.find("{jabber:x:conference}x").get("jid") == ROOM
+    await join(bob, "Bob")
+    await bob.send(f"<message to='{ROOM}' type='groupchat'><body>hi</body></message>")
+    for client in (anna, bob):
+        await client.expect("message", from_=f"{ROOM}/Bob", type="groupchat")
+
+
+@row("IM", "Advanced Group Chat")
+async def advanced_group_chat(world, live):
+    anna = await make(world)
+    assert (await anna.iq("get", "<ping xmlns='urn:xmpp:ping'/>", to=f"{ROOM}/Anna")).type == "result"  # XEP-0410
+    await anna.send(f"<message to='{ROOM}' type='groupchat'><body>hi</body></message>")
+    await anna.expect("message", type="groupchat")
+    await world.settle()
+    assert (await anna.iq("set", "<query xmlns='urn:xmpp:mam:2'/>", to=ROOM)).type == "result"  # XEP-0313
+    await anna.expect("message", from_=ROOM, tag="{urn:xmpp:mam:2}result")
+    bookmark = "<conference xmlns='urn:xmpp:bookmarks:1' name='Tea'/>"
+    await publish(anna, "urn:xmpp:bookmarks:1", ROOM, bookmark)  # XEP-0402, read as XEP-0048 by older clients
+    await world.settle()
+    query = "<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>"
+    (old,) = (await anna.iq("get", query)).payload[0]
+    assert old.get("jid") == ROOM
+    assert "urn:xmpp:bookmarks:1#compat" in await features_of(anna, anna.bare)
+
+
+@row("IM", "Persistent Storage of Private Data via PubSub")
+async def private_nodes(world, live):
+    await world.friends("alice", "bob")
+    alice, bob = await world.client("alice"), await world.client("bob", worker=2)
+    options = {"persist_items": "true", "access_model": "whitelist"}
+    published = await publish(alice, "urn:notes", "1", "<note xmlns='urn:notes'/>", **options)
+    assert published.type == "result"
+    assert ids(await items(alice, "urn:notes")) == ["1"]
+    query = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:notes'/></pubsub>"
+    assert condition(await bob.iq("get", query, to=alice.bare)) == "not-allowed"
+
+
+@row("IM", "File Upload")
+async def upload(world, live):
+    alice = await world.client("alice")
+    request = "<request xmlns='urn:xmpp:http:upload:0' filename='a.png' size='10'/>"
+    slot = (await alice.iq("get", request, to=f"upload.{DOMAIN}")).payload
+    assert [child.get("url").split("/")[2] for child in slot] == [DOMAIN, DOMAIN]
 
 
 @row("IM", "vcard-temp")
@@ -232,6 +330,17 @@ async def history(world, live):
     answer = await bob.iq("set", "<query xmlns='urn:xmpp:mam:2'/>")
     assert answer.payload.get("complete") == "true"
     await bob.expect("message", tag="{urn:xmpp:mam:2}result")
+
+
+# A/V Calling
+
+
+@row("A/V Calling", "STUN/TURN server discovery")
+async def calls(world, live):
+    alice = await world.client("alice")
+    answer = await alice.iq("get", "<services xmlns='urn:xmpp:extdisco:2'/>", to=DOMAIN)
+    (service,) = answer.payload
+    assert (service.get("type"), service.get("host")) == ("stun", f"turn.{DOMAIN}")
 
 
 # Mobile
