@@ -27,6 +27,7 @@ from tornado.websocket import websocket_connect
 from nestbox.compliance import ROWS, Row, declared, is_met
 from nestbox.config import Config, ExternalService
 from nestbox.store import open_store
+from nestbox.wire.stanza import iq_result, parse_stanza
 
 Exchange = Callable[[World, SimpleNamespace], Awaitable[None]]
 EXCHANGES: dict[tuple[str, str], Exchange] = {}
@@ -360,9 +361,28 @@ async def client_state(world, live):
     await alice.expect("message")
 
 
-@pytest.mark.parametrize(
-    "asked", [row for row in ROWS if row[:2] in EXCHANGES], ids=lambda asked: f"{asked.category}: {asked.feature}"
-)
+@row("Mobile", "Third Party Push Notifications")
+async def push(world, live):
+    heard = []
+
+    def take(sender, to, stanza, session):
+        heard.append(parse_stanza(stanza.encode()))
+        return world.servers[1].router.route(to, sender, iq_result(heard[-1]))
+
+    for server in world.servers.values():
+        server.router.hosts[f"push.{DOMAIN}"] = take
+    alice, bob = await world.client("alice"), await world.client("bob", worker=2)
+    enable = f"<enable xmlns='urn:xmpp:push:0' jid='push.{DOMAIN}' node='phone'/>"
+    assert (await alice.iq("set", enable)).type == "result"
+    await alice.leave()
+    await world.settle()
+    await bob.send(f"<message to='{alice.bare}' type='chat'><body>hi</body></message>")
+    await world.settle()
+    (notification,) = heard
+    assert notification.payload.find("*/*/{urn:xmpp:push:0}notification") is not None
+
+
+@pytest.mark.parametrize("asked", ROWS, ids=lambda asked: f"{asked.category}: {asked.feature}")
 async def test_row(world: World, live: SimpleNamespace, asked: Row) -> None:
     assert is_met(asked, FOUND), f"no module declares one of {', '.join(asked.providers)}"
     await EXCHANGES[asked.category, asked.feature](world, live)
