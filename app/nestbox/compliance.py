@@ -14,8 +14,10 @@ from xml.sax.saxutils import escape
 import nestbox
 from nestbox import Xep
 
-__all__ = ["ROWS", "Declared", "Row", "declared", "doap", "is_met", "markdown", "table"]
+__all__ = ["MARKERS", "ROWS", "Declared", "Row", "declared", "doap", "is_met", "markdown", "table"]
 
+# Between them stand the tables of the README.
+MARKERS = ("<!-- compliance: made by scripts/compliance.py -->", "<!-- /compliance -->")
 _LAYERS = ("protocol", "core", "modules", "net", "http", "ctl")
 
 
@@ -138,7 +140,7 @@ def doap(found: Declared) -> str:
 
 
 _DOAP = """<?xml version="1.0" encoding="UTF-8"?>
-<!-- Made by `nestboxctl doap`; a test holds it to what the modules declare. -->
+<!-- What `nestboxctl doap` prints; written by scripts/compliance.py. -->
 <rdf:RDF xmlns="http://usefulinc.com/ns/doap#"
          xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
          xmlns:xmpp="https://linkmauve.fr/ns/xmpp-doap#">
