@@ -110,6 +110,18 @@ class ExternalService(Struct, forbid_unknown_fields=True):
     seconds: Positive = 86_400
 
 
+class Registration(Struct, forbid_unknown_fields=True):
+    """New accounts (XEP-0077, XEP-0401). ``open``: anybody may make one; else only who has an invitation.
+
+    ``users_invite``: what any user's invitation is good for, an account too or only a contact; an invitation ends after
+    ``invite_days``.
+    """
+
+    open: bool = False
+    users_invite: bool = True
+    invite_days: Annotated[int, Meta(ge=1, le=3650)] = 7
+
+
 class Uploads(Struct, forbid_unknown_fields=True):
     """XEP-0363. Sizes in bytes, of one file, of an account's files, and of those of its last 24 hours.
 
@@ -180,6 +192,8 @@ class Limits(Struct, forbid_unknown_fields=True):
     uploaded_files: Positive = 10_000
     push_registrations: Positive = 20
     push_options_bytes: Positive = 4 * 1024
+    open_invites: Positive = 50
+    registrations_per_hour: Positive = 20
 
 
 class Log(Struct, forbid_unknown_fields=True):
@@ -206,6 +220,7 @@ class Config(Struct, forbid_unknown_fields=True):
     archive: Archive = msgspec.field(default_factory=Archive)
     components: list[Component] = []
     external_services: list[ExternalService] = []
+    registration: Registration = msgspec.field(default_factory=Registration)
     uploads: Uploads = msgspec.field(default_factory=Uploads)
     contact: Contact = msgspec.field(default_factory=Contact)
     push: Push = msgspec.field(default_factory=Push)

@@ -85,6 +85,8 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
         require_tls=config.tls.require,
         plain_allowed=config.sasl.plain,
         features_after_auth=list(server.stream_features),
+        visitor_features=list(server.visitor_features),
+        visitor_iqs=frozenset(server.visitor_iqs),
         inline=list(dict.fromkeys(map(namespace, server.inline))),
         max_bytes_before_auth=limits.stanza_bytes_before_login,
         max_bytes=limits.stanza_bytes,

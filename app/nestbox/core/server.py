@@ -20,7 +20,7 @@ from nestbox.core.registry import Entry, Registry
 from nestbox.core.resumption import Resumption
 from nestbox.core.router import Router
 from nestbox.core.session import Link, Session
-from nestbox.core.users import Users
+from nestbox.core.users import User, Users
 from nestbox.wire.element import Element
 from nestbox.wire.stanza import readdress
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nestbox.core.hooks import IqContext
     from nestbox.core.ids import IdSource
     from nestbox.core.jid import JID
+    from nestbox.core.visitor import VisitorHandler
     from nestbox.store import Store
     from nestbox.wire.element import Element
 
@@ -98,6 +99,11 @@ class Server:
         self.bound: list[Callable[[Session], Awaitable[bytes]]] = []
         # What a client may send beside stanzas, by tag: handler(session, element).
         self.nonzas: dict[str, object] = {}
+        # Iqs that those who have not logged in may send, by the payload's tag; and stream features that say so.
+        self.visitor_iqs: dict[str, VisitorHandler] = {}
+        self.visitor_features: list[bytes] = []
+        # Set by XEP-0379: whether (account asked, asker, token) makes a subscription approved.
+        self.preauthorised: Callable[[User, JID, str], Awaitable[bool]] | None = None
         # Set by XEP-0114 where components are expected: `nestbox.modules.components.Components`.
         self.components = None
         # What modules do when the worker stops, after its last session.

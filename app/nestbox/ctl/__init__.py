@@ -12,7 +12,7 @@ from nestbox import __version__
 from nestbox import config as configuration
 from nestbox.bus import BusError
 from nestbox.config import ConfigError
-from nestbox.ctl import describe, sessions, status, transfer, upkeep, users
+from nestbox.ctl import describe, invites, sessions, status, transfer, upkeep, users
 from nestbox.ctl.context import CommandError, become_server
 from nestbox.store import PasswordError, StoreError
 
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     user = _group(commands, "user", "Add, change, list and remove users.", "nestboxctl user add alice")
     users.add_parser(user, _add)
     transfer.add_parser(user, _add)
+    invite = _group(commands, "invite", "Make, list and take back links to accounts.", "nestboxctl invite create")
+    invites.add_parser(invite, _add)
     session = _group(commands, "session", "See and end sessions.", "nestboxctl session list")
     sessions.add_parser(session, _add)
     status.add_parser(commands, _add)

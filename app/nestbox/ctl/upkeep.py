@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 
 from nestbox import config as configuration
@@ -13,6 +14,8 @@ from nestbox.store.upload_files import UploadFiles
 from nestbox.store.upload_files import maintain as maintain_files
 
 __all__ = ["add_parsers", "check"]
+
+KEPT_SECONDS = 30 * 24 * 3600  # for so long the page of an invitation says that it has ended
 
 
 def add_parsers(
@@ -51,6 +54,7 @@ async def _migrate(args: argparse.Namespace, config: Config) -> None:
 async def _maintenance(args: argparse.Namespace, config: Config) -> None:
     async with opened(config) as store:
         done = await store.archive.maintain(retention_days=config.archive.days)
+        await store.invites.forget(int(time.time()) - KEPT_SECONDS)
         files = await maintain_files(store, UploadFiles(config.state_dir), config.uploads.days)
         await store.streams.forget_old()
     for name in done.created:

@@ -12,8 +12,10 @@ from tornado.web import Application
 
 from nestbox.http.bosh import BoshHandler
 from nestbox.http.health import Health, HealthHandler
+from nestbox.http.invite import PATH as INVITE_PATH
+from nestbox.http.invite import Invitations, InviteHandler
 from nestbox.http.metrics import Metrics, MetricsHandler
-from nestbox.http.page import NotFoundHandler, Page
+from nestbox.http.page import NotFoundHandler, Page, log_request
 from nestbox.http.upload import PATH as UPLOAD_PATH
 from nestbox.http.upload import UploadHandler
 from nestbox.http.webchat import WebChatHandler
@@ -67,6 +69,7 @@ def make_app(
         (r"/xmpp-websocket", _WebSocketPage, websocket),
         (r"/http-bind/?", BoshHandler, {"bosh": bosh, "trusted": trusted, "origins": origins}),
         (r"/\.well-known/host-meta(\.json)?", HostMetaHandler, {"https_url": config.https_url}),
+        (INVITE_PATH, InviteHandler, {"invitations": Invitations(server, trusted)}),
     ]
     if config.uploads.enabled:
         uploads = {"server": server, "files": UploadFiles(config.state_dir)}
@@ -74,7 +77,7 @@ def make_app(
     if config.web.root:
         chat = {"path": config.web.root, "default_filename": "index.html"}
         routes.append((r"/((?!\.well-known/|api/|admin/|upload/|invite/|http-bind).*)", WebChatHandler, chat))
-    return Application(routes, default_handler_class=NotFoundHandler)
+    return Application(routes, default_handler_class=NotFoundHandler, log_function=log_request)
 
 
 async def serve_http(
@@ -106,6 +109,7 @@ async def serve_http(
             (r"/healthz", HealthHandler, {"worker": worker, "problem": health.problem}),
         ],
         default_handler_class=NotFoundHandler,
+        log_function=log_request,
     )
     servers = []
     for application, where in ((routes, address), (local, config.address("metrics", worker))):

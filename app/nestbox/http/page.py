@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from http.client import responses
+from types import TracebackType
 from typing import Any
 
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
-__all__ = ["NotFoundHandler", "Page"]
+__all__ = ["NotFoundHandler", "Page", "log_request"]
+
+_log = logging.getLogger("nestbox.http")
 
 _HEADERS = {
     "Server": "Nestbox",
@@ -29,6 +33,13 @@ class Page(RequestHandler):
         for name, value in _HEADERS.items():
             self.set_header(name, value)
 
+    def log_exception(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tornado's hook: as it does, without the request, whose path may be a secret."""
+        if not isinstance(error, HTTPError):
+            _log.error("%s failed", _summary(self), exc_info=(kind, error, trace))
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One line of text, without the reason inside."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -41,3 +52,15 @@ class NotFoundHandler(Page):
     def prepare(self) -> None:
         """Refuse before the method is looked at."""
         self.send_error(404)
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Log what we could not answer. The rest of a path may be an invitation or the address of a file."""
+    if handler.get_status() >= 500:
+        _log.error("%s was answered with %d", _summary(handler), handler.get_status())
+
+
+def _summary(handler: RequestHandler) -> str:
+    method, path = handler.request.method, handler.request.path or ""
+    section = path.split("/")[1] if path.count("/") > 1 else ""
+    return f"{method} /{section}/..." if section in ("invite", "upload") else f"{method} {path[:200]!a}"

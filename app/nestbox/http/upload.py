@@ -157,6 +157,10 @@ class UploadHandler(Page, StaticFileHandler):
             stored = await self._server.store.uploads.complete(token, int(time.time()))
         except FileNotFoundError:
             stored = False
+        except OSError as error:
+            _log.error("an upload could not be made durable: %s", error)
+            self.send_error(507)
+            return
         if not stored:  # the account was deleted meanwhile
             self._files.remove(self._upload.user_id, token)
             self.send_error(404)
@@ -217,7 +221,10 @@ class UploadHandler(Page, StaticFileHandler):
         return getattr(self, "_upload", None) is not None
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
-        """See Page; nothing about a file that is not sent."""
+        """See Page; nothing about a file that is not sent. A store that is away is told as such."""
+        if isinstance(kwargs.get("exc_info", (None, None, None))[1], StoreError):
+            status_code = 503
+            self.set_status(status_code)
         self.set_header("Cache-Control", "no-store")
         self.clear_header("Content-Disposition")
         self.set_header("Content-Type", "text/plain; charset=utf-8")

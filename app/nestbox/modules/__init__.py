@@ -45,6 +45,8 @@ MODULES = (
     "external_services",
     "uploads",
     "push",
+    "invites",
+    "registration",
     "components",  # after all that have hosts of their own
     "caps",  # last: it hashes the features of all the others
 )

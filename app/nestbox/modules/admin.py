@@ -18,6 +18,7 @@ from nestbox.modules import Xep, dataforms
 from nestbox.modules.archive import timestamp
 from nestbox.modules.commands import Answer, Call, Command
 from nestbox.modules.dataforms import Field
+from nestbox.modules.erasure import erase
 from nestbox.modules.roster_items import item_bytes
 from nestbox.store import AccountExists, PasswordError
 from nestbox.wire import ns
@@ -145,8 +146,7 @@ class _Admin:
     async def delete_user(self, call: Call) -> Answer:
         users = await self._named(call, call.values("accountjids"), other=True)
         for user in users:
-            await self._accounts.delete(user.username)
-            await self._changed(user)
+            await erase(self._server, user)
         return note(f"Erased {_list(users)}.")
 
     async def disable_user(self, call: Call) -> Answer:

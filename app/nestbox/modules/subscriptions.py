@@ -17,6 +17,7 @@ from nestbox.core.registry import Probe, Push, Waiting
 from nestbox.modules.roster_items import push_item
 from nestbox.store.errors import StoreFull
 from nestbox.store.roster import Contact, Decide, RosterItem
+from nestbox.wire import ns
 from nestbox.wire.element import el
 from nestbox.wire.stanza import PRESENCE, Stanza
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["INBOUND", "OUTBOUND", "TYPES", "Subscriptions", "state_of", "with_state"]
 
 TYPES = frozenset(("subscribe", "subscribed", "unsubscribe", "unsubscribed"))
+PREAUTH = f"{{{ns.PARS}}}preauth"
 REQUEST_BYTES = 4096  # a longer request is kept without its children
 
 OUTBOUND: dict[str, dict[str, str]] = {
@@ -141,8 +143,13 @@ class Subscriptions:
         kind = stanza.type
         request = _request_of(stanza)
         jid = sender.bare
+        invited = kind == "subscribe" and await self._invited(user, sender, stanza)
+
+        def decide(contact: Contact) -> Contact:
+            return _inbound(_in_advance(contact, jid) if invited else contact, jid, kind, request)
+
         try:
-            before, after = await self._change(user, jid, lambda contact: _inbound(contact, jid, kind, request))
+            before, after = await self._change(user, jid, decide)
         except StanzaError:
             self._server.counts.limits_hit += 1
             return  # too many requests wait already; the sender may ask again later
@@ -156,6 +163,17 @@ class Subscriptions:
             self.hide(user.jid, jid)
         elif kind == "subscribe" and new.startswith(_SEEN):
             self._approved(user, jid)
+        if invited:
+            await self.outbound(user, sender, Stanza(el(PRESENCE, {"type": "subscribe"})))
+
+    async def _invited(self, user: User, sender: JID, stanza: Stanza) -> bool:
+        """XEP-0379, section 3.5: the asker has a token of the account, which is used up where it is needed."""
+        preauth = stanza.find(PREAUTH)
+        if preauth is None or self._server.preauthorised is None:
+            return False
+        item = await self._server.store.roster.get(user.id, sender.bare)
+        seen = item is not None and item.subscription.startswith(_SEEN)
+        return not seen and await self._server.preauthorised(user, sender, preauth.get("token", ""))
 
     def _approved(self, user: User, contact: str) -> None:
         self._server.registry.tell_all(Probe([user.jid], contact))
@@ -222,6 +240,11 @@ def _inbound(contact: Contact, jid: str, kind: str, request: bytes) -> Contact:
         after = with_state(contact, jid, _UNSEEN[state])
         return Contact(replace(after.item, approved=False), None)
     return with_state(contact, jid, INBOUND[kind].get(state, state), request)
+
+
+def _in_advance(contact: Contact, jid: str) -> Contact:
+    """The contact as if it had been approved before it asked."""
+    return Contact(replace(contact.item or RosterItem(jid), approved=True), None)
 
 
 def _request_of(stanza: Stanza) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import SaslError, StanzaError, StreamError
 from nestbox.core.jid import prepare_localpart
+from nestbox.core.visitor import Visitor
 from nestbox.log import short_address
 from nestbox.protocol.stream import (
     Ack,
@@ -33,6 +34,7 @@ from nestbox.protocol.stream import (
     Stream,
     StreamOptions,
     TokenLookup,
+    VisitorIq,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from nestbox.core.session import Session
     from nestbox.net.tls import TlsContext
     from nestbox.net.transport import SocketTransport
+    from nestbox.wire.element import Element
     from nestbox.wire.stanza import Stanza
 
 __all__ = ["Connection", "Connections"]
@@ -47,6 +50,8 @@ __all__ = ["Connection", "Connections"]
 _log = logging.getLogger("nestbox.c2s")
 PING_ANSWER_SECONDS = 60.0
 SILENT_TICKS = 6  # looks in a row at which an acknowledgement is due and nothing has come, after which it is missed
+VISIT_SECONDS = 300.0  # more for a person who makes an account, who has a form to fill in
+VISITOR_FAILURES = 10
 
 
 @dataclass(slots=True)
@@ -109,6 +114,7 @@ class Connection:
         "stream",
         "transport",
         "username",
+        "visitor",
     )
 
     def __init__(self, shared: Connections, transport: SocketTransport) -> None:
@@ -119,6 +125,7 @@ class Connection:
         self.stream = Stream(shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding)
         self.session: Session | None = None
         self.username = ""
+        self.visitor: Visitor | None = None
         self.opened = self.heard = asyncio.get_running_loop().time()
         self.pinged = False
         self.silent = 0
@@ -312,6 +319,26 @@ class Connection:
         if self.transport.kind != "tcp":
             self.transport.max_message = server.config.limits.stanza_bytes
 
+    async def _visit(self, event: VisitorIq) -> None:
+        """Somebody without an account asks something; too many refusals end the stream."""
+        server = self.shared.server
+        visitor = self.visitor
+        if visitor is None:
+            visitor = self.visitor = Visitor(self.transport.peer)
+        answer: Element | StanzaError | None
+        try:
+            answer = await server.visitor_iqs[event.stanza.payload.tag](visitor, event.stanza)
+            if not visitor.welcome:
+                visitor.welcome = True
+                self.opened += VISIT_SECONDS
+        except StanzaError as error:
+            visitor.failures += 1
+            answer = error
+        self.stream.visitor_answered(answer)
+        if visitor.failures >= VISITOR_FAILURES:
+            server.counts.limits_hit += 1
+            raise StreamError("policy-violation", "Too many requests were refused.")
+
     async def _bind(self, event: BindRequest) -> None:
         transport = self.transport
         try:
@@ -392,5 +419,6 @@ _HANDLERS = {
     AckRequest: Connection._ack_request,
     Ack: Connection._ack,
     Nonza: Connection._nonza,
+    VisitorIq: Connection._visit,
     Closed: Connection._closed,
 }

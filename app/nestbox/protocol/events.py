@@ -15,6 +15,7 @@ from nestbox.wire.stanza import Stanza
 __all__ = [
     "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "EnableSm", "Establish", "Established", "Event",
     "LoginFailed", "Lookup", "Nonza", "ResumeRequest", "StanzaReceived", "StartTls", "StoreKeys", "TokenLookup",
+    "VisitorIq",
 ]  # fmt: skip
 
 
@@ -97,6 +98,16 @@ class LoginFailed:
 
 
 @dataclass(slots=True)
+class VisitorIq:
+    """A peer that has not logged in asks the server something that visitors may (XEP-0077).
+
+    Answer `Stream.visitor_answered`.
+    """
+
+    stanza: Stanza
+
+
+@dataclass(slots=True)
 class BindRequest:
     """A resource is wanted, prepared; None: any. Answer `Stream.bound` or `Stream.bind_failed`."""
 
@@ -154,5 +165,5 @@ class Closed:
 
 Event = (
     StartTls | Lookup | TokenLookup | StoreKeys | Establish | Authenticated | LoginFailed | BindRequest | ResumeRequest
-    | EnableSm | AckRequest | Ack | StanzaReceived | Nonza | Closed
+    | EnableSm | AckRequest | Ack | StanzaReceived | Nonza | VisitorIq | Closed
 )  # fmt: skip

@@ -25,7 +25,8 @@ class StreamOptions:
     """What all streams of a worker share, not to be changed once a stream was opened. Sizes in bytes.
 
     ``secret`` makes up salts for names that have no account, and the stable part of resources: every worker needs the
-    same. ``iterations`` are those of new passwords, by hash name. ``features_after_auth`` are elements, serialised.
+    same. ``iterations`` are those of new passwords, by hash name. ``features_after_auth`` and ``visitor_features`` are
+    elements, serialised; ``visitor_iqs`` are the payloads that those who have not logged in may send.
     ``inline`` are the features that Bind 2 can switch on (XEP-0386, section 3.1). ``idle_seconds`` is announced where
     given (XEP-0478).
     """
@@ -39,6 +40,8 @@ class StreamOptions:
     iterations: Mapping[str, int] = field(default_factory=lambda: {"SHA-1": 10_000, "SHA-256": 5_000, "SHA-512": 4_096})
     max_attempts: int = 3
     features_after_auth: list[bytes] = field(default_factory=list)
+    visitor_features: list[bytes] = field(default_factory=list)
+    visitor_iqs: frozenset[str] = frozenset()
     inline: list[str] = field(default_factory=list)
     sm_available: bool = True
     max_bytes_before_auth: int = 16 * 1024
@@ -98,6 +101,7 @@ def _before(options: StreamOptions, secure: bool, starttls: bool, certificate_ha
         types = "".join(f"<channel-binding type='{name}'/>" for name in bindings(certificate_hash))
         if types:
             features += f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>{types}</sasl-channel-binding>"
+        features += b"".join(options.visitor_features).decode()
     return features.encode() + _limits(options, options.max_bytes_before_auth)
 
 

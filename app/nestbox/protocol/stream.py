@@ -34,6 +34,7 @@ from nestbox.protocol.events import (
     StartTls,
     StoreKeys,
     TokenLookup,
+    VisitorIq,
 )
 from nestbox.protocol.fast import Token
 from nestbox.protocol.features import StreamOptions
@@ -49,7 +50,7 @@ from nestbox.wire.stanza import Stanza, iq_error, iq_result
 __all__ = [
     "Ack", "AckRequest", "Authenticated", "BindRequest", "Closed", "Credentials", "EnableSm", "Establish",
     "Established", "Event", "LoginFailed", "Lookup", "Nonza", "ResumeRequest", "StanzaReceived", "StartTls",
-    "StoreKeys", "Stream", "StreamOptions", "TokenLookup",
+    "StoreKeys", "Stream", "StreamOptions", "TokenLookup", "VisitorIq",
 ]  # fmt: skip
 
 RFCS = ("RFC 6120",)
@@ -210,7 +211,7 @@ class Stream:
         if not self._greeted:
             raise StreamError("bad-format", "a stream begins with <open/>")
         if isinstance(item, Stanza):
-            return self._bind(item)
+            return self._bind(item) if self.username is not None else self._visitor(item)
         uri = namespace(item.tag)
         if uri != ns.SASL2 and type(self._login) is Sasl2:
             raise StreamError("policy-violation", "first the login has to end")  # XEP-0388, section 2.4
@@ -375,12 +376,35 @@ class Stream:
         self._reader.limits = _limits(self.options.max_bytes)
         self._reader.stepwise = False
 
+    # visitors (XEP-0077, section 3.1.1)
+
+    def _visitor(self, stanza: Stanza) -> Event:
+        payload, to = stanza.payload, stanza.to
+        protected = self._secure or not self.options.require_tls
+        asks = stanza.kind == "iq" and stanza.type in ("get", "set") and len(stanza.element) == 1 and bool(stanza.id)
+        here = to is None or self._is_here(to)
+        if not (protected and asks and here and payload.tag in self.options.visitor_iqs and self._login is None):
+            raise StreamError("not-authorized", "log in first")
+        stanza.element.attrib.pop("from", None)
+        self._request = stanza
+        self._waiting = "visitor"
+        return VisitorIq(stanza)
+
+    def visitor_answered(self, answer: Element | StanzaError | None) -> None:
+        """Answer `VisitorIq` with the payload of the result, or with an error."""
+        if self._answers("visitor"):
+            request, self._request = self._request, None
+            failed = isinstance(answer, StanzaError)
+            answered = iq_error(request, answer.element()) if failed else iq_result(request, answer)
+            answered.element.set("from", self.options.domain)
+            self._out.append(self.frame(answered.encode()))
+
     # resource binding (RFC 6120, section 7)
 
     def _bind(self, stanza: Stanza) -> Event | None:
         payload = stanza.payload
-        if self.username is None or stanza.kind != "iq" or payload is None or payload.tag != BIND:
-            raise StreamError("not-authorized", "log in and bind a resource first")
+        if stanza.kind != "iq" or payload is None or payload.tag != BIND:
+            raise StreamError("not-authorized", "bind a resource first")
         for name in ("to", "from"):  # the client has no address yet
             stanza.element.attrib.pop(name, None)
         self._request = stanza

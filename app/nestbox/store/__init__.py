@@ -11,6 +11,7 @@ from nestbox.store.blocking import Blocking
 from nestbox.store.committer import Committer
 from nestbox.store.database import Database
 from nestbox.store.errors import AccountExists, NoSuchAccount, StoreBusy, StoreError
+from nestbox.store.invites import Invites
 from nestbox.store.notices import Notices
 from nestbox.store.offline import Offline
 from nestbox.store.passwords import PasswordError, ScramKeys
@@ -75,6 +76,7 @@ class Store:
         self.uploads = Uploads(database)
         self.streams = Streams(database)
         self.tokens = Tokens(database, self.reader)
+        self.invites = Invites(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)
 

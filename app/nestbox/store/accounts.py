@@ -18,7 +18,7 @@ from nestbox.store.schema import accounts, credentials, metadata
 from nestbox.store.tokens import revoke
 from nestbox.store.upsert import upsert
 
-__all__ = ["Account", "Accounts"]
+__all__ = ["Account", "Accounts", "insert_accounts"]
 
 _CHUNK = 500
 
@@ -57,20 +57,8 @@ class Accounts:
     async def create_many(self, users: Iterable[tuple[str, Mapping[str, ScramKeys]]]) -> builtins.list[str]:
         """Add accounts in one transaction and return the names that existed before; those are left as they are."""
         wanted = {prepare_localpart(name): keys for name, keys in users}
-        names = list(wanted)
-        created = int(time.time())
         async with self._database.write() as connection:
-            existing = set(await _ids(connection, names))
-            new = [name for name in names if name not in existing]
-            for start in range(0, len(new), _CHUNK):
-                chunk = new[start : start + _CHUNK]
-                await connection.execute(
-                    insert(accounts), [{"username": name, "enabled": True, "created": created} for name in chunk]
-                )
-                ids = await _ids(connection, chunk)
-                rows = [_key_row(ids[name], digest, keys) for name in chunk for digest, keys in wanted[name].items()]
-                await connection.execute(insert(credentials), rows)
-        return [name for name in names if name in existing]
+            return await insert_accounts(connection, wanted)
 
     async def existing(self, usernames: Iterable[str]) -> builtins.list[str]:
         """Those of the prepared names that have an account, in the order given."""
@@ -201,6 +189,23 @@ class Accounts:
         async with self._database.read() as connection:
             row: Row[tuple[int, str]] | None = (await connection.execute(query)).first()
         return None if row is None or row[0] is None else (row[0], row[1] or "")
+
+
+async def insert_accounts(connection: AsyncConnection, wanted: Mapping[str, Mapping[str, ScramKeys]]) -> list[str]:
+    """Add accounts by prepared names and return the names that existed before; those are left as they are."""
+    names = list(wanted)
+    created = int(time.time())
+    existing = set(await _ids(connection, names))
+    new = [name for name in names if name not in existing]
+    for start in range(0, len(new), _CHUNK):
+        chunk = new[start : start + _CHUNK]
+        await connection.execute(
+            insert(accounts), [{"username": name, "enabled": True, "created": created} for name in chunk]
+        )
+        ids = await _ids(connection, chunk)
+        rows = [_key_row(ids[name], digest, keys) for name in chunk for digest, keys in wanted[name].items()]
+        await connection.execute(insert(credentials), rows)
+    return [name for name in names if name in existing]
 
 
 def account_columns() -> list[tuple[Table, str]]:

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0008"  # the newest migration; a test holds it and the tables below to what the migrations make
+REVISION = "0009"  # the newest migration; a test holds it and the tables below to what the migrations make
 
 LOCAL_BYTES = 1023  # RFC 7622, section 3.3
 BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
@@ -336,5 +336,21 @@ push = Table(
     Column("resource", Name(LOCAL_BYTES), nullable=False),
     Column("options", Blob, nullable=False),
     Column("failures", Integer, nullable=False),  # in a row
+    **OPTIONS,
+)
+
+invites = Table(
+    "invites",
+    metadata,
+    Column("token", Name(64), primary_key=True),
+    # Who invites; NULL is the operator.
+    Column("user_id", Id, ForeignKey("accounts.id"), info={"account": True}),
+    Column("username", Name(LOCAL_BYTES), nullable=False),  # the name that is kept for whoever comes, or empty
+    Column("registers", Boolean, nullable=False),
+    Column("contact", Boolean, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created", BigInteger, nullable=False),  # Unix time in seconds, as is the next
+    Column("expires", BigInteger, nullable=False),
+    Index("invites_user", "user_id"),
     **OPTIONS,
 )

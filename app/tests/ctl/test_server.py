@@ -191,6 +191,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     commands += [
         ("user", name) for name in ("add", "passwd", "disable", "enable", "delete", "list", "import", "export")
     ]
+    commands += [("invite",), ("invite", "create"), ("invite", "list"), ("invite", "revoke")]
     commands += [("session", "list"), ("session", "kick"), ("maintenance",)]
     for command in commands:
         with pytest.raises(SystemExit) as end:

@@ -11,6 +11,7 @@ from nestbox.config import Config, Database, Listen, Uploads, Web
 from nestbox.core.ids import IdSource
 from nestbox.core.server import Server
 from nestbox.http.app import serve_http
+from nestbox.modules import setup_all
 from nestbox.net.transport import TransportOptions
 from nestbox.store import open_store
 
@@ -80,6 +81,7 @@ async def site(tmp_path):
         await store.migrate()
         bus = open_bus("local", 3)
         server = Server(config, store, bus, IdSource(3))
+        setup_all(server)
         stop = await serve_http(server, SimpleNamespace(accept=None), TransportOptions(), 3)
         stack.push_async_callback(stop)
         yield Site(server, tmp_path)

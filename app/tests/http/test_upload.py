@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nestbox.store import StoreError
 from nestbox.store.upload_files import SLOT_SECONDS, UploadFiles, maintain
 from nestbox.store.uploads import DAY, Quota, Upload
 
@@ -317,3 +318,33 @@ async def test_maintenance_removes_old_files_and_what_belongs_to_nobody(site, sl
     assert slots.kept() == sorted([new.split("/")[2], "2.part"])
     assert not (files.folder / "999").exists()
     assert await slots.store.uploads.get(unused.split("/")[2]) is None
+
+
+async def test_a_database_that_is_away(site, slots, monkeypatch):
+    path = await slots.make(2)
+    await site.put(path, b"hi")
+    late = await slots.make(2)
+
+    async def away(*_):
+        raise StoreError("gone")
+
+    monkeypatch.setattr(slots.store.uploads, "complete", away)
+    assert (await site.put(late, b"hi")).status == 503
+    monkeypatch.setattr(slots.store.uploads, "get", away)
+    for answer in (await site.get(path), await site.put(late, b"hi")):
+        assert answer.status == 503 and answer.headers["content-type"].startswith("text/plain")
+
+
+async def test_no_log_has_the_address_of_a_file(site, slots, monkeypatch, caplog):
+    path = await slots.make(2)
+    await site.put(path, b"hi")
+    await site.put(path, b"hi")
+    await site.get(path + "x")
+
+    async def broken(token):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(slots.store.uploads, "get", broken)
+    assert (await site.get(path)).status == 500
+    assert "GET /upload/... failed" in caplog.text and "RuntimeError" in caplog.text
+    assert path.split("/")[2] not in caplog.text

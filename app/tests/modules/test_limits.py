@@ -50,6 +50,8 @@ ELSEWHERE = {
     "push_options_bytes": "modules/test_push.py",
     "token_clients": "modules/test_modern_login.py",
     "uploaded_files": "modules/test_uploads.py",
+    "open_invites": "modules/test_invites.py",
+    "registrations_per_hour": "modules/test_registration.py",
     "pubsub_items": "modules/pubsub/test_items.py",
     "caps_cached": "modules/pubsub/test_client_caps.py",
     "room_history": "modules/test_limits.py",

@@ -6,6 +6,7 @@ from sqlalchemy import inspect, text
 
 from nestbox.store import AccountExists, NoSuchAccount, PasswordError, Prefs, RosterItem, Store
 from nestbox.store.accounts import account_columns
+from nestbox.store.invites import Invite
 from nestbox.store.passwords import ITERATIONS, derive
 from nestbox.store.pubsub_items import Item
 from nestbox.store.pubsub_people import Subscription
@@ -129,6 +130,7 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
         )
         await store.uploads.reserve(Upload(user.username, user.id, "a.jpg", 1, "", 0), Quota(1, 1, 1, 0, 1))
         await store.tokens.issue(user.id, TokenRow("agent", True, "HT-SHA-256-NONE", b"nonce", 2**33, 0), 9)
+        await store.invites.create(Invite(user.username, user.id, "", True, True, 1, 0, 1))
         await store.archive.set_prefs(user.id, Prefs("roster"))
         store.committer.archive(user.id, 1 << 56, "carol@example.org", b"<message/>")
         store.committer.mark(store.committer.offline(user.id, 1 << 56, b"<message/>"), user.username, user.id, 1)
