@@ -71,7 +71,7 @@ class Store:
         self.notices = Notices(database)
         self.rooms = Rooms(database)
         self.pubsub = Pubsub(database)
-        self.pubsub_items = PubsubItems(database)
+        self.pubsub_items = PubsubItems(database, self.reader)
         self.pubsub_people = PubsubPeople(database)
         self.uploads = Uploads(database)
         self.streams = Streams(database)

@@ -26,10 +26,10 @@ SELECT a.username, a.id, a.enabled, a.created, a.photo, p.prefs_json,
   EXISTS (SELECT 1 FROM roster_requests q WHERE q.user_id = a.id),
   {_KEYS}
 FROM accounts a LEFT JOIN archive_prefs p ON p.user_id = a.id {_JOINS}
-WHERE a.username IN ({{keys}})
+WHERE a.username IN ({{}})
 """
-_BLOCKED = "SELECT user_id, jid FROM blocking WHERE user_id IN ({keys})"
-_PUSHES = "SELECT user_id, jid, node, resource, options FROM push WHERE user_id IN ({keys})"
+_BLOCKED = "SELECT user_id, jid FROM blocking WHERE user_id IN ({})"
+_PUSHES = "SELECT user_id, jid, node, resource, options FROM push WHERE user_id IN ({})"
 _FIRST_KEY = 10  # column
 
 

@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, literal, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Row, delete, func, select
 
 from nestbox.store.database import Database
 from nestbox.store.errors import StoreFull
 from nestbox.store.pubsub import lock_node, trim
-from nestbox.store.schema import (
-    blocking,
-    pubsub_affiliations,
-    pubsub_items,
-    pubsub_nodes,
-    roster,
-)
+from nestbox.store.reader import Reader, text
+from nestbox.store.reader import Row as RawRow
+from nestbox.store.schema import pubsub_items
 from nestbox.store.upsert import upsert
 
 __all__ = ["Item", "Last", "Page", "PubsubItems"]
 
 _CHUNK = 200  # homes asked for at once
 _ROW_BYTES = 64  # what an item costs beside its payload and id
+# Asked at each login of a client that wants to hear of nodes.
+_LAST = """
+SELECT n.home, n.name, n.config_json, p.affiliation, r.subscription, r.groups_json,
+  i.name, i.payload, i.publisher, i.seq
+FROM pubsub_nodes n
+JOIN pubsub_items i ON i.node_id = n.id
+  AND i.seq = (SELECT MAX(s.seq) FROM pubsub_items s WHERE s.node_id = n.id)
+LEFT JOIN pubsub_affiliations p ON p.node_id = n.id AND p.jid IN ({})
+LEFT JOIN roster r ON r.user_id = n.user_id AND r.jid IN ({})
+WHERE n.home IN ({}) AND n.name IN ({})
+  AND (n.home IN ({}) OR NOT EXISTS (SELECT 1 FROM blocking b WHERE b.user_id = n.user_id AND b.jid IN ({})))
+  AND i.seq >= {}
+ORDER BY i.seq
+"""
 
 
 class Item(NamedTuple):
@@ -57,8 +66,9 @@ class Last(NamedTuple):
 class PubsubItems:
     """Every method may raise StoreError."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
+        self._reader = reader
 
     async def publish(
         self, node_id: int, user_id: int, item: Item, keep: int, limit: int, only: str | None = None
@@ -156,54 +166,26 @@ class PubsubItems:
         return Page(found, count)
 
     async def last(
-        self, homes: Sequence[str], names: Collection[str], asker: str, addresses: Collection[str]
+        self, homes: Sequence[str], names: Collection[str], asker: str, addresses: Collection[str], since: int = 0
     ) -> list[Last]:
         """The last items of all nodes of these names at these homes whose owners do not block one of ``addresses``.
 
-        ``asker`` is a bare JID; the affiliation and the roster entry are those that it has there.
+        ``asker`` is a bare JID; the affiliation and the roster entry are those that it has there. Items with a lower
+        ``seq`` than ``since`` are left out.
         """
         found: list[Last] = []
-        async with self._database.read() as connection:
-            for start in range(0, len(homes), _CHUNK):
-                found.extend(await _last(connection, homes[start : start + _CHUNK], names, asker, addresses))
+        who, wanted, blocked = [asker], list(names), list(addresses)
+        for start in range(0, len(homes), _CHUNK):
+            some = homes[start : start + _CHUNK]
+            found.extend(map(_last, await self._reader.rows(_LAST, who, who, some, wanted, who, blocked, [since])))
         return found
 
 
-async def _last(
-    connection: AsyncConnection, homes: Sequence[str], names: Collection[str], asker: str, addresses: Collection[str]
-) -> list[Last]:
-    nodes, items, people = pubsub_nodes, pubsub_items, pubsub_affiliations
-    newest = select(func.max(items.c.seq)).where(items.c.node_id == nodes.c.id).correlate(nodes).scalar_subquery()
-    blocked = select(literal(1)).where(blocking.c.user_id == nodes.c.user_id, blocking.c.jid.in_(addresses)).exists()
-    query = (
-        select(
-            nodes.c.home,
-            nodes.c.name.label("node"),
-            nodes.c.config_json,
-            people.c.affiliation,
-            roster.c.subscription,
-            roster.c.groups_json,
-            items,
-        )
-        .join_from(nodes, items, and_(items.c.node_id == nodes.c.id, items.c.seq == newest))
-        .outerjoin(people, and_(people.c.node_id == nodes.c.id, people.c.jid == asker))
-        .outerjoin(roster, and_(roster.c.user_id == nodes.c.user_id, roster.c.jid == asker))
-        .where(nodes.c.home.in_(homes), nodes.c.name.in_(names))
-        .where(or_(nodes.c.home == asker, ~blocked))
-        .order_by(items.c.seq)
-    )
-    return [
-        Last(
-            row.home,
-            row.node,
-            row.config_json,
-            row.affiliation or "none",
-            row.subscription or "none",
-            row.groups_json or b"[]",
-            _item(row),
-        )
-        for row in await connection.execute(query)
-    ]
+def _last(row: RawRow) -> Last:
+    home, node, config, affiliation, subscription, groups_json, name, payload, publisher, seq = row
+    item = Item(text(name), payload, text(publisher), seq)
+    affiliation, subscription = text(affiliation or "none"), text(subscription or "none")
+    return Last(text(home), text(node), config, affiliation, subscription, groups_json or b"[]", item)
 
 
 def _item(row: Row[tuple[object, ...]]) -> Item:

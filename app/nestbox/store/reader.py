@@ -29,9 +29,9 @@ _MAX_KEYS = 100  # in one statement, which then takes a few milliseconds
 
 
 class Reader(Protocol):
-    """Runs one statement at a time; ``{keys}`` in it stands for the list of keys. Raises StoreError."""
+    """Runs one statement at a time; ``{}`` in it stands for the next list of keys. Raises StoreError."""
 
-    async def rows(self, statement: str, keys: Sequence[Key]) -> Sequence[Row]:
+    async def rows(self, statement: str, *keys: Sequence[Key]) -> Sequence[Row]:
         """All rows. Text may come as bytes."""
 
     async def close(self) -> None:
@@ -46,9 +46,10 @@ class SqliteReader:
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
-    async def rows(self, statement: str, keys: Sequence[Key]) -> Sequence[Row]:
-        statement = statement.format(keys=",".join("?" * len(keys)))
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, statement, keys)
+    async def rows(self, statement: str, *keys: Sequence[Key]) -> Sequence[Row]:
+        statement = statement.format(*(",".join("?" * len(each)) for each in keys))
+        values = [key for each in keys for key in each]
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, statement, values)
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -75,10 +76,8 @@ class MariaReader:
         self._connection: Any = None
         self._free = asyncio.Lock()  # a connection answers one statement at a time
 
-    async def rows(self, statement: str, keys: Sequence[Key]) -> Sequence[Row]:
-        # Keys go as literals: hexadecimal ones need no escape.
-        literals = [f"x'{key.encode().hex()}'" if isinstance(key, str) else f"{key:d}" for key in keys]
-        statement = statement.format(keys=",".join(literals))
+    async def rows(self, statement: str, *keys: Sequence[Key]) -> Sequence[Row]:
+        statement = statement.format(*(",".join(map(_literal, each)) for each in keys))
         async with self._free:
             fresh = self._connection is None
             try:
@@ -105,6 +104,11 @@ class MariaReader:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _literal(key: Key) -> str:
+    """A key as MariaDB reads it; a hexadecimal one needs no escape."""
+    return f"x'{key.encode().hex()}'" if isinstance(key, str) else f"{key:d}"
 
 
 def text(value: str | bytes) -> str:

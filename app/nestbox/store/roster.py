@@ -22,7 +22,7 @@ __all__ = ["Contact", "Decide", "Roster", "RosterItem"]
 _ROSTER = """
 SELECT a.id, a.roster_ver, r.jid, r.name, r.subscription, r.ask, r.approved, r.groups_json, r.ver
 FROM accounts a LEFT JOIN roster r ON r.user_id = a.id AND r.subscription <> 'remove'
-WHERE a.id IN ({keys}) ORDER BY a.id, r.jid
+WHERE a.id IN ({}) ORDER BY a.id, r.jid
 """
 KEPT_REMOVALS = 64  # an older client gets the whole roster instead
 MAX_REQUESTS = 1_000

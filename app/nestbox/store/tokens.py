@@ -18,7 +18,7 @@ __all__ = ["TokenRow", "Tokens"]
 _TOKENS = """
 SELECT a.username, t.agent, t.fresh, t.mechanism, t.nonce, t.expires, t.count
 FROM accounts a JOIN tokens t ON t.user_id = a.id
-WHERE a.enabled AND a.username IN ({keys}) ORDER BY t.fresh DESC
+WHERE a.enabled AND a.username IN ({}) ORDER BY t.fresh DESC
 """
 KEPT_SECONDS = 30 * 86_400  # for how long a client is told that its token has expired, not that it is wrong
 

@@ -99,7 +99,7 @@ async def test_who_asks_late_sees_what_was_committed_before(store: Store) -> Non
             await gate.wait()
             return answer
 
-    lookup = Lookup(Slow(), "SELECT username, enabled FROM accounts WHERE username IN ({keys})")
+    lookup = Lookup(Slow(), "SELECT username, enabled FROM accounts WHERE username IN ({})")
     early = asyncio.create_task(lookup.get("alice"))
     await asyncio.sleep(0.05)
     await store.accounts.set_enabled("alice", False)
@@ -112,7 +112,7 @@ async def test_who_asks_late_sees_what_was_committed_before(store: Store) -> Non
 
 async def test_an_error_is_told_to_all_and_then_forgotten(store: Store) -> None:
     await store.accounts.create("alice", "x")
-    broken = Lookup(store.reader, "SELECT nonsense FROM accounts WHERE username IN ({keys})")
+    broken = Lookup(store.reader, "SELECT nonsense FROM accounts WHERE username IN ({})")
     answers = await asyncio.gather(broken.get("alice"), broken.get("bob"), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreError, StoreError]
     assert (await store.profiles.get("alice")).account.username == "alice"

@@ -185,7 +185,7 @@ class Notifier:
     async def _last_items(self, session: Session, homes: Sequence[str], nodes: Collection[str], since: int) -> None:
         jid = session.jid
         addresses = {jid.bare, str(jid), jid.domain, f"{jid.domain}/{jid.resource}"}
-        for last in await self._store.pubsub_items.last(homes, nodes, jid.bare, addresses):
+        for last in await self._store.pubsub_items.last(homes, nodes, jid.bare, addresses, since):
             config = NodeConfig.decode(last.config)
             # What came meanwhile is news, not the last item of old.
             wanted = config.deliver_notifications and (
