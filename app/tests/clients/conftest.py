@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.browser import Browser, build
 from tests.clients.node import NodeClient, install
+from tests.clients.service import Service
 from tests.clients.site import DOMAIN, Site
 from tests.databases import MariaDB, mariadb
 from tests.live.conftest import Person, quiet
@@ -120,3 +121,17 @@ async def web_chat(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[
                 await chat.leave_traces(f"clients-{request.node.name}-{number}")
         for chat in browser.chats:
             chat.check()
+
+
+@pytest.fixture
+async def service(site: Site) -> AsyncIterator[object]:
+    """``await service("bot", 2)``: the component bot.DOMAIN at worker 2; all leave at the end."""
+    services: list[Service] = []
+
+    async def come(name: str, worker: int) -> Service:
+        services.append(Service(name, site))
+        return await services[-1].come(worker)
+
+    yield come
+    for one in services:
+        await one.leave()

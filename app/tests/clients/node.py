@@ -125,12 +125,13 @@ class NodeClient:
         await self.send(f"<iq xmlns='jabber:client' type='{kind}' id='{number}'{address}>{payload}</iq>")
         return await self.stanza(f"{{jabber:client}}iq[@id='{number}']", seconds)
 
-    async def say(self, to: str, text: str, number: str = "") -> None:
-        """Send a chat message to an account's bare name."""
-        await self.send(
-            f"<message xmlns='jabber:client' type='chat' to='{to}@{DOMAIN}' id='{number or text}'>"
-            f"<body>{text}</body></message>"
-        )
+    async def say(self, name: str, text: str) -> None:
+        """Send a chat message to an account."""
+        await self.say_to(f"{name}@{DOMAIN}", text)
+
+    async def say_to(self, address: str, text: str) -> None:
+        """Send a chat message to any address."""
+        await self.send(f"<message xmlns='jabber:client' type='chat' to='{address}'><body>{text}</body></message>")
 
     async def leave(self) -> None:
         """Close the stream if it is open, then end the process."""

@@ -20,13 +20,15 @@ from nestbox.store.roster import RosterItem
 from tests.databases import Valkey
 from tests.live.conftest import DOMAIN, PASSWORD, Worker, free_port
 
-__all__ = ["DOMAIN", "PASSWORD", "Site", "both_databases"]
+__all__ = ["DOMAIN", "PASSWORD", "SECRET", "Site", "both_databases"]
 
 # Where what is stored matters, a test runs on both; the others run on MariaDB, as on the appliance.
 both_databases = pytest.mark.parametrize("site", ["sqlite", "mariadb"], indirect=True)
 
 WORKERS = 4
 NAMES = ("anna", "ben", "cleo")
+COMPONENTS = (f"bot.{DOMAIN}", f"push.{DOMAIN}")
+SECRET = "a-secret-of-bots"
 # As on the appliance (role haproxy): TLS ends here, each new connection goes to the next worker.
 HAPROXY = """
 defaults
@@ -55,8 +57,8 @@ backend c2s_tls
 class Site:
     """Its addresses, and accounts on it.
 
-    ``site[n].port`` is worker n with STARTTLS; ``https`` and ``c2s_tls`` are ports of HAProxy; ``log`` has what all
-    workers said. ``web`` is the folder of the web chat.
+    ``site[n].port`` is worker n with STARTTLS, ``component_ports[n]`` its port for bots; ``https`` and ``c2s_tls`` are
+    ports of HAProxy; ``log`` has what all workers said. ``web`` is the folder of the web chat.
     """
 
     def __init__(self, folder: Path, database: str, certificate: Path, key: Path, web: Path | None) -> None:
@@ -73,12 +75,15 @@ class Site:
         self._numbers = itertools.count(1)
         self._valkey = Valkey(folder)
         self._haproxy: subprocess.Popen[bytes] | None = None
+        self.component_ports: dict[int, int] = {}
         self.workers = []
         for number in range(1, WORKERS + 1):
-            port, metrics = free_port(), free_port()
+            port, metrics, component = free_port(), free_port(), free_port()
+            self.component_ports[number] = component
             config = folder / f"worker-{number}.yml"
             listen = {name: f"unix:{folder}/{number}-{name}.sock" for name in ("http", "c2s_tls")}
             listen |= {"c2s": f"127.0.0.1:{port}", "metrics": f"127.0.0.1:{metrics}", "proxy_protocol": False}
+            listen["component"] = f"127.0.0.1:{component}"
             settings = {
                 "domain": DOMAIN,
                 "workers": WORKERS,
@@ -87,6 +92,7 @@ class Site:
                 "bus": {"url": self._valkey.url},
                 "tls": {"certificate": str(certificate), "key": str(key)},
                 "listen": listen,
+                "components": [{"host": host, "secret": SECRET} for host in COMPONENTS],
                 "web": {"https_url": self.url, "root": str(web) if web else None},
             }
             config.write_text(yaml.safe_dump(settings))
