@@ -23,6 +23,7 @@ from pathlib import Path
 from load import chat, cpu_seconds, log_in, pss_kib
 from logins import CONTACTS, fill_rosters, measure_logins
 from nestbox.store import open_store
+from pages import print_pages
 from room import enter, talk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
@@ -259,6 +260,9 @@ def main() -> None:
     parser.add_argument(
         "--logins", type=int, default=1000, help="accounts that log in for the table of log-ins, 0: none"
     )
+    parser.add_argument(
+        "--history", type=int, default=10_000_000, help="messages of which pages are read, 0: none (%(default)s)"
+    )
     parser.add_argument("--only", default="", help="only rows whose name contains this, such as 'Nestbox mariadb'")
     parser.add_argument("--occupants", type=int, default=100, help="people in the room (%(default)s)")
     parser.add_argument("--room-rate", type=float, default=20, help="messages per second in the room (%(default)s)")
@@ -295,6 +299,9 @@ def main() -> None:
         )
     if arguments.logins:
         print_logins(arguments.logins, arguments.only)
+    if arguments.history:
+        print()
+        print_pages(arguments.history, 10)
 
 
 if __name__ == "__main__":
