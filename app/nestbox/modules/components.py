@@ -6,6 +6,7 @@ the component goes there. What it sends takes the way of a client's stanza: arch
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +31,7 @@ __all__ = ["XEPS", "Components", "setup"]
 
 XEPS = (Xep(114, "1.6", "the server does not connect to components"),)
 KEY = "components"
+ASK_SECONDS = 3.0  # how long another worker may take to say whether it has a component
 _log = logging.getLogger("nestbox.components")
 
 
@@ -48,6 +50,20 @@ class Left(msgspec.Struct, tag="left", array_like=True):
     uid: int
 
 
+class Ask(msgspec.Struct, tag="ask", array_like=True):
+    """Do you still have this connection?"""
+
+    host: str
+    uid: int
+
+
+class Has(msgspec.Struct, tag="has", array_like=True):
+    """The answer."""
+
+    uid: int
+    here: bool
+
+
 class Carry(msgspec.Struct, tag="carry", array_like=True):
     """A stanza in canonical bytes for a component of the receiving worker."""
 
@@ -56,7 +72,7 @@ class Carry(msgspec.Struct, tag="carry", array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Place | Left | Carry).decode
+_decode = msgspec.msgpack.Decoder(Place | Left | Ask | Has | Carry).decode
 
 
 class Link(Protocol):
@@ -76,6 +92,7 @@ class Components:
         self._server = server
         self._links: dict[str, tuple[int, Link]] = {}
         self._places: dict[str, Place] = {}
+        self._asked: dict[int, asyncio.Future[bool]] = {}  # by the uid that was asked about
         registry = server.registry
         registry.part(KEY, self._heard, self._undelivered)
         registry.worker_gone.add(self._worker_gone)
@@ -100,14 +117,36 @@ class Components:
             raise StreamError("system-shutdown", "This worker restarts; please reconnect.")
         place = Place(host, bus.worker, self._server.ids.next())
         data = _encode(place)
-        old = await bus.hget(KEY, host)
-        if old is not None and self._alive(_decode(old)):
-            raise StreamError("conflict", f"{host} is connected already.")
-        if await bus.swap(KEY, host, old, data) != data:
-            raise StreamError("conflict", f"{host} has just connected.")
+        while True:
+            old = await bus.hget(KEY, host)
+            if old is not None and await self._is_held(_decode(old)):
+                raise StreamError("conflict", f"{host} is connected already.")
+            if await bus.swap(KEY, host, old, data) == data:
+                break  # else another was quicker, or took back the place of a worker that died
         self._links[host] = (place.uid, link)
         self._tell_all(place)
         _log.info("component %s is connected", host)
+
+    async def _is_held(self, place: Place) -> bool:
+        """Whether that worker has that connection: it may have died a moment ago, and is asked."""
+        if place.worker == self._server.bus.worker or not self._alive(place):
+            return self._alive(place)
+        future = self._asked.get(place.uid)
+        if future is None:
+            future = self._asked[place.uid] = asyncio.get_running_loop().create_future()
+            self._server.registry.tell(place.worker, self._part(Ask(place.host, place.uid)))
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            return True
+        finally:
+            self._asked.pop(place.uid, None)
+
+    def _answered(self, uid: int, here: bool) -> None:
+        future = self._asked.get(uid)
+        if future is not None and not future.done():
+            future.set_result(here)
 
     def _alive(self, place: Place) -> bool:
         if place.worker == self._server.bus.worker:
@@ -161,7 +200,17 @@ class Components:
         elif host in self._links:
             self._links[host][1].send(data)
         else:
+            self._server.spawn(self._carry_on(host, data, place.worker))
+
+    async def _carry_on(self, host: str, data: bytes, missing: int) -> None:
+        """A stanza came too late at a worker: the component may be on another by now."""
+        raw = await self._server.bus.hget(KEY, host)
+        place = _decode(raw) if raw is not None else None
+        if place is None or place.worker == missing:
             self._bounce(data)
+        else:
+            self._places[host] = place
+            self._carry(host, data)
 
     def _bounce(self, data: bytes) -> None:
         stanza = parse_stanza(data)
@@ -189,7 +238,7 @@ class Components:
 
     # between workers
 
-    def _part(self, what: Place | Left | Carry) -> Part:
+    def _part(self, what: Place | Left | Ask | Has | Carry) -> Part:
         return Part(KEY, self._server.bus.worker, _encode(what))
 
     def _tell_all(self, what: Place | Left) -> None:
@@ -199,6 +248,11 @@ class Components:
         what = _decode(data)
         if isinstance(what, Carry):
             self._carry(what.host, what.data)
+        elif isinstance(what, Ask):
+            here = self._links.get(what.host, (0, None))[0] == what.uid
+            self._server.registry.tell(worker, self._part(Has(what.uid, here)))
+        elif isinstance(what, Has):
+            self._answered(what.uid, what.here)
         elif isinstance(what, Place):
             self._places[what.host] = what
             uid, link = self._links.get(what.host, (what.uid, None))
@@ -216,7 +270,9 @@ class Components:
     def _undelivered(self, worker: int, data: bytes) -> None:
         what = _decode(data)
         if isinstance(what, Carry):
-            self._bounce(what.data)
+            self._server.spawn(self._carry_on(what.host, what.data, worker))
+        elif isinstance(what, Ask):
+            self._answered(what.uid, False)
 
     def _worker_gone(self, worker: int) -> None:
         for place in [place for place in self._places.values() if place.worker == worker]:

@@ -48,7 +48,8 @@ async def listen_for_components(server: Server, worker: int) -> Listener | None:
         return connection
 
     options = TransportOptions(max_buffer=limits.write_buffer_bytes)
-    return await listen(address, accept, proxy=config.listen.proxy_protocol, secure=True, options=options)
+    # Where a component comes from is this machine, and all that a PROXY header could say.
+    return await listen(address, accept, proxy=False, secure=True, options=options)
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,6 +27,8 @@ DOMAIN = "nestbox.test"
 WORKERS = 3
 PEOPLE = ("anna", "ben", "cleo")
 PASSWORD = "correct horse"
+COMPONENTS = ("echo.nestbox.test", "push.nestbox.test")
+SECRET = "correct-horse-battery"
 
 
 def free_port() -> int:
@@ -39,10 +41,10 @@ def free_port() -> int:
 
 
 class Worker:
-    """One worker process; ``port`` speaks XMPP with STARTTLS, ``http`` HTTP."""
+    """One worker process; ``port`` speaks XMPP with STARTTLS, ``http`` HTTP, ``component`` XMPP with components."""
 
-    def __init__(self, number: int, config: Path, port: int, http: int, log: Path) -> None:
-        self.number, self.port, self.http = number, port, http
+    def __init__(self, number: int, config: Path, port: int, http: int, component: int, log: Path) -> None:
+        self.number, self.port, self.http, self.component = number, port, http, component
         self._config, self._log = config, log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,18 +82,19 @@ class Cluster:
         self.config = folder / "nestbox.yml"
         self.log = folder / "log"
         self.certificate = certificate
-        ports = {number: (free_port(), free_port()) for number in range(1, WORKERS + 1)}
+        ports = {number: (free_port(), free_port(), free_port()) for number in range(1, WORKERS + 1)}
+        components = ", ".join(f"{{host: {host}, secret: {SECRET}}}" for host in COMPONENTS)
         self.workers = []
-        for number, (port, http) in ports.items():
+        for number, (port, http, component) in ports.items():
             config = folder / f"worker-{number}.yml"
             config.write_text(
                 f"domain: {DOMAIN}\nworkers: {WORKERS}\nstate_dir: {folder}\n"
                 f"database: {{url: '{database}'}}\nbus: {{url: '{bus}'}}\n"
-                f"tls: {{certificate: {certificate}, key: {key}}}\n"
+                f"tls: {{certificate: {certificate}, key: {key}}}\ncomponents: [{components}]\n"
                 f"listen: {{http: '127.0.0.1:{http}', c2s: '127.0.0.1:{port}', c2s_tls: '', metrics: '', "
-                "proxy_protocol: false}\n"
+                f"component: '127.0.0.1:{component}', proxy_protocol: false}}\n"
             )
-            self.workers.append(Worker(number, config, port, http, self.log))
+            self.workers.append(Worker(number, config, port, http, component, self.log))
 
     def __getitem__(self, number: int) -> Worker:
         return self.workers[number - 1]

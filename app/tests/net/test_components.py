@@ -130,7 +130,7 @@ def config(tmp_path):
         domain=DOMAIN,
         limits=Limits(),
         database=Database(url=f"sqlite:///{tmp_path}/nestbox.db"),
-        listen=Listen(component="127.0.0.1:0", proxy_protocol=False),
+        listen=Listen(component="127.0.0.1:0"),
         components=[Component(BOT, SECRET), Component("irc.nestbox.test", SECRET)],
     )
 
@@ -448,6 +448,23 @@ async def test_what_a_dead_worker_did_not_take_comes_back(site):
     assert condition(await anna.expect("message", type="error", id="m")) == "remote-server-timeout"
 
 
+async def test_what_comes_too_late_at_a_worker_follows_the_component(site):
+    first = await site.bot(worker=1)
+    anna = await site.world.client("anna", worker=2)
+    old = dict(site.places(2))
+    await first.leave()
+    await site.world.settle()
+    site.world.servers[2].components._places = old  # has not heard that it left
+    site.world.servers[1].components._places = dict(old)
+    await anna.send(f"<message to='{BOT}' id='m'><body>x</body></message>")
+    assert condition(await anna.expect("message", type="error", id="m")) == "remote-server-timeout"
+    bot = await site.bot(worker=2)
+    site.world.servers[1].components._places = dict(old)
+    ben = await site.world.client("ben", worker=1)
+    await ben.send(f"<message to='{BOT}'><body>x</body></message>")
+    await bot.expect("message", from_=ben.jid)
+
+
 async def test_a_restarted_worker_knows_where_components_are(site):
     bot = await site.bot(worker=1)
     await site.world.servers[2].stop()
@@ -460,12 +477,33 @@ async def test_a_restarted_worker_knows_where_components_are(site):
     await bot.expect("message")
 
 
-async def test_its_place_is_taken_back_from_a_worker_that_died_unseen(site):
-    place = module.Place(BOT, 2, 7)
-    site.world.hub.hashes[module.KEY] = {BOT: module._encode(place)}
+@pytest.mark.parametrize("killed", [False, True])
+async def test_its_place_is_taken_back_from_a_worker_that_has_it_no_more(site, monkeypatch, killed):
+    site.world.hub.hashes[module.KEY] = {BOT: module._encode(module.Place(BOT, 2, 7))}
+    server = site.world.servers[1]
+    if killed:  # and nobody has noticed yet
+        await site.world.servers[2].bus.close()
+        monkeypatch.setattr(server.bus, "workers", lambda: {1, 2})
+        send = server.bus.send
+        lost = []
+        monkeypatch.setattr(server.bus, "send", lambda worker, payload: lost.append((worker, payload)))
+        coming = asyncio.create_task(site.bot(worker=1))
+        async with asyncio.timeout(PATIENCE):
+            while not lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        monkeypatch.setattr(server.bus, "send", send)
+        await server.router.undelivered(*lost[0])
+        await coming
+    else:
+        await site.bot(worker=1)
+    assert site.places(1)[BOT].worker == 1
+
+
+async def test_a_worker_that_does_not_say_is_believed(site, monkeypatch):
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.05)
+    await site.bot(worker=2)
+    monkeypatch.setattr(site.world.servers[1].bus, "send", lambda worker, payload: None)
     assert await (await site.stranger().come()).end() == "conflict"
-    await site.world.servers[2].bus.close()
-    await site.bot(worker=1)
 
 
 async def test_when_the_bus_forgot_all_the_places_are_told_again(site):
