@@ -134,6 +134,14 @@ async def test_a_question_that_nobody_answers_comes_back(world, to, kind, expect
     assert answer.from_ == to  # from whom it was asked
 
 
+@pytest.mark.parametrize("to", ["@nestbox.test", "bob@", "bob@nestbox.test/", "bo b@nestbox.test", "bob@-nestbox.test"])
+@pytest.mark.parametrize("stanza", ["<message to='{}'><body>x</body></message>", "<presence to='{}'/>"])
+async def test_no_address_is_malformed(world, stanza, to):
+    alice = await world.client("alice")
+    await alice.send(stanza.format(to))
+    assert condition(await alice.expect(lambda s: s.type == "error", from_=to)) == "jid-malformed"
+
+
 @pytest.mark.parametrize(
     "xml",
     [

@@ -102,6 +102,7 @@ def test_login_without_a_new_stream_then_bind_by_iq() -> None:
         ".*</stream:features>",
         answer,
     )
+    assert "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>262144</max-bytes>" in answer  # XEP-0478
     assert driver.events == [Lookup("romeo"), Establish("romeo", None), Authenticated("romeo")]
     assert not driver.stream.ready
     bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
