@@ -21,6 +21,7 @@ from nestbox.core.jid import parse_jid
 from nestbox.ctl import portable as names
 from nestbox.ctl.context import CommandError, username
 from nestbox.modules.archive import parse_prefs
+from nestbox.modules.avatars import photo_hash
 from nestbox.modules.pubsub.config import CONFIG_FORM, NodeConfig, defaults, options_of, with_options
 from nestbox.modules.roster_items import ITEM as ROSTER_ITEM
 from nestbox.modules.roster_items import QUERY as ROSTER
@@ -183,6 +184,7 @@ class Importer:
 
     async def _vcard(self, user_id: int, name: str, element: Element) -> None:
         await self._store.vcards.put(user_id, _bytes(element))
+        await self._store.accounts.set_photo(user_id, photo_hash(element))
 
     async def _private(self, user_id: int, name: str, element: Element) -> None:
         for child in element:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nestbox.core.session import Session
     from nestbox.core.users import User
 
-__all__ = ["XEPS", "setup"]
+__all__ = ["XEPS", "photo_hash", "setup"]
 
 XEPS = (Xep(84, "1.1.4"), Xep(153, "1.1.1"), Xep(398, "1.0.0"))
 FEATURE = "urn:xmpp:pep-vcard-conversion:0"
@@ -84,16 +84,14 @@ class _Avatars:
 
     async def stored(self, user: User, vcard: Element) -> None:
         """An account has stored its vCard."""
-        photo = vcard.find(PHOTO)
-        picture = _decode(photo.findtext(BINVAL)) if photo is not None else None
-        sha1 = hashlib.sha1(picture).hexdigest() if picture else ""
+        picture, sha1 = _picture(vcard), photo_hash(vcard)
         if sha1 == user.photo:
             return
         metadata = el(METADATA)
-        if picture:
+        if picture is not None:
             data = el(DATA, text=_encode(picture))
             await self._publisher.put_own(user, ns.AVATAR_DATA, sha1, data, {})
-            kind = photo.findtext(TYPE) or "image/png"
+            kind = vcard.findtext(f"{PHOTO}/{TYPE}") or "image/png"
             metadata.append(el(INFO, {"bytes": str(len(picture)), "id": sha1, "type": kind}))
         await self._publisher.put_own(user, ns.AVATAR_METADATA, sha1 or "none", metadata, {})
         await self._changed(user, sha1)
@@ -141,6 +139,16 @@ class _Avatars:
         if not photo and update is not None and update.findtext(UPDATE_PHOTO):
             return
         _without_update(stanza).append(el(UPDATE, None, el(UPDATE_PHOTO, text=photo or None)))
+
+
+def photo_hash(vcard: Element) -> str:
+    """The SHA-1 of the picture in a vCard in hex, '' for none."""
+    picture = _picture(vcard)
+    return "" if picture is None else hashlib.sha1(picture).hexdigest()
+
+
+def _picture(vcard: Element) -> bytes | None:
+    return _decode(vcard.findtext(f"{PHOTO}/{BINVAL}"))
 
 
 def _opted_out(stanza: Stanza) -> bool:

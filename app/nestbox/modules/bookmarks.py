@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["XEPS", "setup"]
 
-XEPS = (Xep(48, "1.2"), Xep(402, "1.2.0"), Xep(411, "1.1.0"))
+XEPS = (Xep(48, "1.2"), Xep(402, "1.1.4"), Xep(411, "1.1.0"))
 FEATURES = (f"{ns.BOOKMARKS}#compat", f"{ns.BOOKMARKS}#compat-pep", "urn:xmpp:bookmarks-conversion:0")
 STORAGE = f"{{{ns.OLD_BOOKMARKS}}}storage"
 OLD = f"{{{ns.OLD_BOOKMARKS}}}conference"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -23,7 +24,9 @@ async def fill(store: Store, name: str) -> None:
     await store.roster.put(account.id, RosterItem("bob@x.test", "Bob <3", "both", groups=["Friends", "A & B"]))
     await store.roster.put(account.id, RosterItem("carol@x.test", ask=True, approved=True))
     await store.roster.add_request(account.id, "dave@x.test", b'<presence type="subscribe" from="dave@x.test" id="1"/>')
-    await store.vcards.put(account.id, b'<vCard xmlns="vcard-temp"><FN>Al &amp; Co</FN></vCard>')
+    photo = b"<PHOTO><BINVAL>eA==</BINVAL></PHOTO>"
+    await store.vcards.put(account.id, b'<vCard xmlns="vcard-temp"><FN>Al &amp; Co</FN>' + photo + b"</vCard>")
+    await store.accounts.set_photo(account.id, hashlib.sha1(b"x").hexdigest())
     await store.private.put(account.id, "{x:1}a", b'<a xmlns="x:1"><b c="d"/>t</a>')
     await store.private.put(account.id, "{x:2}a", b'<a xmlns="x:2"/>')
     await store.blocking.add(account.id, ["eve@x.test", "mallory@x.test/phone", "spam.test"])
@@ -68,6 +71,7 @@ async def contents(store: Store, name: str) -> dict[str, object]:
         "enabled": account.enabled,
         "roster": roster,
         "requests": await store.roster.requests(user),
+        "photo": account.photo,
         "vcard": await store.vcards.get(user),
         "private": await store.private.all(user),
         "blocked": await store.blocking.list(user),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["XEPS", "setup"]
 
 XEPS = (
-    Xep(60, "1.29.0", "no collections, subscription options, item expiry or publish-only affiliation"),
+    Xep(60, "1.26.0", "no collections, subscription options, item expiry or publish-only affiliation"),
     Xep(163, "1.2.2"),
     Xep(223, "1.1.1"),
     Xep(490, "1.0.1", "no assistance by the server"),

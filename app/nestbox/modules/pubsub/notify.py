@@ -104,7 +104,7 @@ class Notifier:
         def may(bare: str, subscribed: bool) -> bool:
             if not online(bare):
                 return False
-            if bare == owner.jid:
+            if bare == owner.jid and access.service.user is not None:
                 return True
             if owner.blocked and owner.blocks(parse_jid(bare)):
                 return False
