@@ -153,6 +153,24 @@ async def test_reads_walk_an_index_and_never_sort(store: Store) -> None:
             assert plan[0]["key"] in wanted and "filesort" not in plan[0]["Extra"], (options, plan)
 
 
+async def test_the_ends_are_found_without_reading_the_archive(store: Store) -> None:
+    await fill(store, 1, 3_000, DAY // 100)
+    steps: list[str] = []
+    async with store.database.read() as connection:
+        if store.database.kind == "sqlite":
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver.set_progress_handler(lambda: steps.append("step") or 0, 100)
+    first, last = await store.archive.ends(1)
+    assert first < last
+    if store.database.kind == "sqlite":
+        assert len(steps) < 10  # of a hundred instructions each; reading all would be hundreds
+    else:
+        async with store.database.read() as connection:
+            first, last = (f"(SELECT {edge}(id) FROM archive WHERE owner = 1)" for edge in ("MIN", "MAX"))
+            plan = (await connection.execute(text(f"EXPLAIN SELECT {first}, {last}"))).all()
+        assert [row.Extra for row in plan[1:]] == ["Select tables optimized away"] * 2
+
+
 async def test_mariadb_reads_only_the_partitions_of_the_time(mariadb_store: Store) -> None:
     store = mariadb_store
     before = await partition_names(store)
