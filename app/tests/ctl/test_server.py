@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
 from nestbox.bus import open_bus
+from nestbox.compliance import ROWS
 from nestbox.core.registry import KEY, Account, Entry, Kick, Registry, encode
 from nestbox.ctl import main
 from tests.ctl.conftest import Ctl
@@ -193,6 +195,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     ]
     commands += [("invite",), ("invite", "create"), ("invite", "list"), ("invite", "revoke")]
     commands += [("session", "list"), ("session", "kick"), ("maintenance",)]
+    commands += [("user", "set"), ("compliance",), ("doap",)]
     for command in commands:
         with pytest.raises(SystemExit) as end:
             main([*command, "--help"])
@@ -201,3 +204,16 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit) as end:
             main(list(wrong))
         assert end.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_what_the_release_implements_is_told_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NESTBOX_CONFIG", str(tmp_path / "none.yml"))
+    assert main(["compliance"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(ROWS) and not [row for row in rows if "NOT MET" in row]
+    assert main(["compliance", "--markdown"]) == 0
+    assert "| XEP-0030 |" in capsys.readouterr().out
+    assert main(["doap"]) == 0
+    assert fromstring(capsys.readouterr().out).tag.endswith("}RDF")
