@@ -47,6 +47,11 @@ async def serve_xmpp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await echo(reader, writer)
 
 
+async def serve_component(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_proxy_header(reader)
+    await echo(reader, writer)
+
+
 async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         try:
@@ -74,7 +79,12 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def main() -> None:
-    for name, serve in [("http", serve_http), ("c2s", serve_xmpp), ("c2s-tls", serve_xmpp), ("component", echo)]:
+    for name, serve in [
+        ("http", serve_http),
+        ("c2s", serve_xmpp),
+        ("c2s-tls", serve_xmpp),
+        ("component", serve_component),
+    ]:
         await asyncio.start_unix_server(serve, f"{DIRECTORY}/{name}.sock", backlog=1024)
     await asyncio.Event().wait()
 

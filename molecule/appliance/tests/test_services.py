@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import re
+import secrets
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
+from http.cookiejar import CookieJar
 
 import pytest
 from clients import DOMAIN
@@ -39,11 +44,23 @@ def test_a_list_of_omemo_devices_is_read_and_announced_on_another_worker(applian
     asyncio.run(publish())
 
 
+class Cookies(CookieJar):
+    """Sends back what it was given, to the one host that is asked."""
+
+    def add_cookie_header(self, request: urllib.request.Request) -> None:
+        kept = [f"{cookie.name}={cookie.value}" for cookie in self]
+        if kept:
+            request.add_unredirected_header("Cookie", "; ".join(kept))
+
+
 @pytest.fixture
 def https(appliance):
     """Send a request to the appliance: status, headers and body of the answer. The certificate must be of the appliance's CA."""
     context = ssl.create_default_context(cafile=appliance.ca)
     context.check_hostname = False  # the request goes to the address; names are checked in test_site.py
+    browser = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(Cookies())
+    )
 
     def send(method: str, url: str, data: bytes | None = None, **headers: str):
         assert url.startswith(f"https://{DOMAIN}/"), url
@@ -51,7 +68,7 @@ def https(appliance):
         for name, value in {"Host": DOMAIN, **headers}.items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+            with browser.open(request, timeout=60) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.headers, error.read()
@@ -86,6 +103,32 @@ def test_a_file_goes_up_and_comes_down_whole_through_443(appliance, https):
     assert https("GET", never)[0] == 404
 
 
+def test_an_invite_makes_an_account_that_can_chat(appliance, https):
+    host = appliance.host
+    host.run("nestboxctl user delete fay --yes")
+    invite = json.loads(host.check_output("nestboxctl invite create --contact bob --json"))
+    status, _, page = https("GET", invite["link"])
+    form = re.search(r'name="form" value="([^"]+)"', page.decode())
+    assert status == 200 and f"bob@{DOMAIN}" in page.decode() and form
+    password = secrets.token_urlsafe(12)
+    fields = {"form": form[1], "username": "fay", "password": password, "again": password}
+    made = https("POST", invite["link"], urllib.parse.urlencode(fields).encode())
+    assert made[0] == 201 and f"fay@{DOMAIN}" in made[2].decode(), made
+    assert https("GET", invite["link"])[0] == 410, "good for one account"
+    appliance.passwords["fay"] = password
+
+    async def chat() -> None:
+        async with appliance.tcp("fay") as fay, appliance.tcp("bob", 5223) as bob:
+            for client in (fay, bob):
+                client.send_presence()
+            await fay.get_roster()
+            assert f"bob@{DOMAIN}" in fay.client_roster
+            fay.send_message(f"bob@{DOMAIN}", "thank you", mtype="chat")
+            assert await bob.text() == (f"fay@{DOMAIN}", "thank you")
+
+    asyncio.run(chat())
+
+
 def test_files_lie_where_only_the_server_reads_them(host):
     assert host.check_output("stat -c '%%a %%U' /var/lib/nestbox/uploads") == "700 nestbox"
 
@@ -94,12 +137,18 @@ def test_a_bot_on_the_pi_connects_as_its_host(host):
     """Raw XEP-0114, from inside: the port is for this machine only."""
     script = """
 import hashlib, re, socket
-s = socket.create_connection(("127.0.0.1", 5347), 10)
-s.sendall(b"<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='bot.nestbox.test'>")
+bot = socket.create_connection(("127.0.0.1", 5347), 10)
 said = b""
-while not (found := re.search(rb" id=['\\"]([^'\\"]+)", said)): said += s.recv(4096)
-s.sendall(b"<handshake>%s</handshake>" % hashlib.sha1(found[1] + b"a-secret-of-the-test").hexdigest().encode())
-while b"handshake" not in said: said += s.recv(4096)
-print(said.decode()[-40:])
+def read_until(pattern):
+    global said
+    while not (found := re.search(pattern, said)):
+        data = bot.recv(4096)
+        assert data, said
+        said += data
+    return found[1]
+bot.sendall(b"<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='bot.nestbox.test'>")
+number = read_until(rb" id=['\"]([^'\"]+)")
+bot.sendall(b"<handshake>%s</handshake>" % hashlib.sha1(number + b"a-secret-of-the-test").hexdigest().encode())
+print(read_until(rb"(<handshake)").decode())
 """
-    assert "<handshake" in host.check_output("python3 -c %s", script)
+    assert host.check_output("timeout 20 python3 -c %s", script) == "<handshake"
