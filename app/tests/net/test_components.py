@@ -418,6 +418,71 @@ async def test_presence_while_the_component_is_away_disturbs_nobody(site):
     await anna.leave()
 
 
+# rooms
+
+TEA = f"tea@rooms.{DOMAIN}"
+MUC = "<x xmlns='http://jabber.org/protocol/muc'/>"
+
+
+async def tea(site, worker=1):
+    """Somebody in a new room."""
+    anna = await site.world.client("anna", worker=worker)
+    await anna.send(f"<presence to='{TEA}/anna'>{MUC}</presence>")
+    form = "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>"
+    assert (await anna.iq("set", form, TEA)).type == "result"
+    await anna.drain()
+    return anna
+
+
+async def enter(bot, nick="robo"):
+    bot.send(f"<presence from='me@{BOT}/x' to='{TEA}/{nick}'>{MUC}</presence>")
+    itself = await bot.expect("presence", from_=f"{TEA}/{nick}", to=f"me@{BOT}/x")
+    assert "110" in {status.get("code") for status in itself.iter("{http://jabber.org/protocol/muc#user}status")}
+    await bot.until(lambda: any(stanza.find(f"{NS}subject") is not None for stanza in bot.stanzas))
+    await bot.site.world.settle()
+    bot.stanzas.clear()
+
+
+@pytest.mark.parametrize("worker", [1, 2])
+async def test_a_bot_is_in_a_room(site, worker):
+    anna = await tea(site, worker=1)
+    bot = await site.bot(worker=worker)
+    await anna.send(
+        f"<message to='{TEA}'><x xmlns='http://jabber.org/protocol/muc#user'><invite to='me@{BOT}'/></x></message>"
+    )
+    await bot.expect("message", from_=TEA)
+    await enter(bot)
+    await anna.expect("presence", from_=f"{TEA}/robo")
+    for server in site.world.servers.values():
+        await server.registry.reload()
+    await site.world.settle()
+    await anna.send(f"<message to='{TEA}' type='groupchat'><body>hi robo</body></message>")
+    heard = await bot.expect("message", from_=f"{TEA}/anna", type="groupchat")
+    assert heard.findtext(f"{NS}body") == "hi robo"
+    bot.send(f"<message from='me@{BOT}/x' to='{TEA}' type='groupchat'><body>hi anna</body></message>")
+    said = await anna.expect("message", from_=f"{TEA}/robo", type="groupchat")
+    assert said.element.findtext("{jabber:client}body") == "hi anna"
+    await anna.send(f"<message to='{TEA}/robo' type='chat'><body>psst</body></message>")
+    await bot.expect("message", from_=f"{TEA}/anna", type="chat")
+    bot.send(f"<iq from='me@{BOT}/x' to='{TEA}' type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>")
+    await bot.expect("iq", id="mam", type="result")
+    assert any(stanza.find("{urn:xmpp:mam:2}result") is not None for stanza in bot.stanzas)
+    bot.send(f"<presence from='me@{BOT}/x' to='{TEA}/robo' type='unavailable'/>")
+    await anna.expect("presence", from_=f"{TEA}/robo", type="unavailable")
+
+
+async def test_a_room_notices_that_a_bot_is_gone(site):
+    anna = await tea(site)
+    bot = await site.bot(worker=2)
+    await enter(bot)
+    await bot.leave()
+    await site.world.settle()
+    await anna.drain()
+    await anna.send(f"<message to='{TEA}' type='groupchat'><body>robo?</body></message>")
+    gone = await anna.expect("presence", from_=f"{TEA}/robo", type="unavailable")
+    assert b'code="333"' in gone.encode()
+
+
 # workers come and go
 
 

@@ -12,6 +12,7 @@ from nestbox.modules.muc.history import without_jid
 from nestbox.modules.muc.privileges import rank
 from nestbox.store.archive import ArchiveRow
 from nestbox.wire.element import Element
+from nestbox.wire.stanza import parse_stanza
 
 if TYPE_CHECKING:
     from nestbox.modules.muc.room import Room
@@ -41,9 +42,11 @@ async def query(room: Room, sender: JID, payload: Element) -> Element:
         rows = [ArchiveRow(row.id, without_jid(row.stanza)) for row in rows]
     registry = room.server.registry
     entry = registry.of(sender.bare).get(sender.resource)
-    if entry is not None:
-        for data in results(asked, rows, room.address, str(sender)):
+    for data in results(asked, rows, room.address, str(sender)):
+        if entry is not None:
             registry.deliver(entry, data)
+        elif sender.domain != room.server.config.domain:
+            room.server.router.send(parse_stanza(data))
     return fin
 
 

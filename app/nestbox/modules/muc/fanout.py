@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import msgspec
 from nestbox.core.jid import parse_jid
 from nestbox.core.registry import Part
 from nestbox.wire.element import escape_attribute
+from nestbox.wire.stanza import parse_stanza
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -41,6 +43,7 @@ class Fanout:
 
     def __init__(self, server: Server) -> None:
         self._registry = server.registry
+        self._router = server.router
         server.registry.part(PART, self._received)
 
     def send(self, sender: str, seats: Iterable[Seat], data: bytes, urgent: bool = True) -> None:
@@ -51,7 +54,10 @@ class Fanout:
         elsewhere: dict[int, list[str]] = {}
         for seat in seats:
             session = sessions.get(seat.full)
-            if session is None:
+            if not seat.uid:  # later, since it may come back as an error and change the room
+                stanza = parse_stanza(head + seat.to + tail)
+                asyncio.get_running_loop().call_soon(self._router.send, stanza)
+            elif session is None:
                 entry = self._registry.of(seat.bare).get(seat.resource)
                 if entry is not None and entry.worker != self._registry.worker:
                     elsewhere.setdefault(entry.worker, []).append(seat.full)

@@ -66,7 +66,9 @@ def _error(room: Room, sender: JID, to: JID, stanza: Stanza, client: bool) -> in
     seat = room.seats.get(str(sender))
     if seat is None:
         return 0
-    if client and any(stanza.find(f"{{{ns.CLIENT}}}error/{{{ns.STANZA_ERRORS}}}{name}") is not None for name in _FATAL):
+    error = f"{{{ns.CLIENT}}}error/{{{ns.STANZA_ERRORS}}}"
+    own = client or not seat.uid  # what our own server sends back for a session is no news of it
+    if own and any(stanza.find(error + name) is not None for name in _FATAL):
         remove(room, seat.occupant, (333,))
     other = room.occupants.get(to.resource)
     if other is not None:  # a private message came back

@@ -19,7 +19,8 @@ __all__ = ["Occupant", "Record", "Seat"]
 class Record(msgspec.Struct, array_like=True):
     """A seat as the bus keeps it, for the worker that takes the room over.
 
-    ``uid`` is the session's (`Entry.uid`); ``away_since`` is Unix time in seconds, 0 while its session is there, and
+    ``uid`` is the session's (`Entry.uid`), 0 for an address of a component, which is there until an error comes back
+    from it; ``away_since`` is Unix time in seconds, 0 while its session is there, and
     ``missed`` then the id before the first message of the archive that it has not got.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID
@@ -16,9 +15,6 @@ from nestbox.modules.muc.stanzas import MUC_X, USER_X, message
 from nestbox.wire import ns
 from nestbox.wire.element import Element, to_bytes
 from nestbox.wire.stanza import Stanza
-
-if TYPE_CHECKING:
-    from nestbox.core.registry import Entry
 
 __all__ = ["handle", "leave", "left_empty", "remove", "show_all"]
 
@@ -80,8 +76,8 @@ async def _join(room: Room, sender: JID, to: JID, stanza: Stanza) -> int:
     nick, x = _nick(to), stanza.find(MUC_X)
     if x is None:
         raise StanzaError("not-acceptable", "You are not in this room; enter it first.")
-    entry = room.server.registry.of(sender.bare).get(sender.resource)
-    if entry is None:
+    uid = _uid(room, sender)
+    if uid is None:
         return 0
     inner = _inner(stanza)
     created = not room.id
@@ -94,10 +90,10 @@ async def _join(room: Room, sender: JID, to: JID, stanza: Stanza) -> int:
         if created:
             left_empty(room)
         raise
-    seat = Seat(str(sender), sender.bare, sender.resource, entry.uid, inner, occupant)
+    seat = Seat(str(sender), sender.bare, sender.resource, uid, inner, occupant)
     # Known to the bus before the client hears that it is in: from then on the seat outlives this worker.
     await room.server.bus.hset(room.service.key(room.name), seat.full, seat.record())
-    if not _is_there(room, sender, entry):
+    if _uid(room, sender) != uid:
         room.keep([seat])
         if not room.seats:
             left_empty(room)
@@ -108,9 +104,12 @@ async def _join(room: Room, sender: JID, to: JID, stanza: Stanza) -> int:
     return 0
 
 
-def _is_there(room: Room, sender: JID, entry: Entry) -> bool:
-    now = room.server.registry.of(sender.bare).get(sender.resource)
-    return now is not None and now.uid == entry.uid
+def _uid(room: Room, sender: JID) -> int | None:
+    """The session that sends (`Entry.uid`); 0 for an address of a component, None for a session that is gone."""
+    if sender.domain != room.server.config.domain:
+        return 0
+    entry = room.server.registry.of(sender.bare).get(sender.resource)
+    return None if entry is None else entry.uid
 
 
 def _admit(room: Room, bare: str, nick: str, x: Element) -> Occupant:

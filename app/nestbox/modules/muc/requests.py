@@ -58,8 +58,9 @@ async def _invite(room: Room, sender: JID, x: Element) -> int:
         raise StanzaError("policy-violation", f"At most {MAX_INVITES} invitations at once.")
     for to, _ in invites:
         if to.domain != room.server.config.domain:
-            raise StanzaError("remote-server-not-found", f"This server does not talk to {to.domain}.")
-        if await room.server.users.load(to.local) is None:
+            if to.domain not in room.server.router.hosts:
+                raise StanzaError("remote-server-not-found", f"This server does not talk to {to.domain}.")
+        elif await room.server.users.load(to.local) is None:
             raise StanzaError("item-not-found", "There is nobody of that name.")
         if room.affiliation(to) == "outcast":
             raise StanzaError("forbidden", "That one is banned from this room.")

@@ -191,6 +191,8 @@ class Service:
         """Make those leave whose session is gone; one that was put away may come back for a while."""
         oldest = (now or int(time.time())) - self.server.config.limits.resume_seconds - AWAY_SPARE
         for seat in list(room.seats.values()):
+            if not seat.uid:
+                continue
             entry = self.server.registry.of(seat.bare).get(seat.resource)
             if entry is not None and seat.uid in (entry.uid, entry.was):
                 self._back(room, seat, entry.uid)
