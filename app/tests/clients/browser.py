@@ -116,8 +116,12 @@ class Browser:
         await self._chromium.close()
         await self._playwright.stop()
 
-    async def chat(self, name: str) -> WebChat:
-        """Somebody logged in to the web chat."""
+    async def visit(self, name: str) -> WebChat:
+        """The browser of somebody who is not logged in."""
         context = await self._chromium.new_context(ignore_https_errors=True, locale="en-GB")
         self.chats.append(WebChat(context, await context.new_page(), self.site, name))
-        return await self.chats[-1].log_in()
+        return self.chats[-1]
+
+    async def __call__(self, name: str) -> WebChat:
+        """Somebody logged in to the web chat."""
+        return await (await self.visit(name)).log_in()

@@ -111,11 +111,11 @@ async def person(site: Site) -> AsyncIterator[object]:
 
 
 @pytest.fixture
-async def web_chat(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[object]:
+async def web_chat(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
     """``await web_chat("anna1")``: somebody in the web chat; what each saw and said is left in .test."""
     async with Browser(site) as browser:
         try:
-            yield browser.chat
+            yield browser
         finally:
             for number, chat in enumerate(browser.chats, 1):
                 await chat.leave_traces(f"clients-{request.node.name}-{number}")

@@ -33,3 +33,27 @@ async def test_a_bot_answers_all_workers_and_moves(site, names, node, service):
     await reaches(anna, f"bot.{DOMAIN}")
     await anna.say_to(f"echo@bot.{DOMAIN}", "still there?")
     assert await anna.body() == "STILL THERE?"
+
+
+async def test_an_app_asleep_is_woken(site, names, node, person, service):
+    """The app's server, on another worker, is told that a message waits, and not what it says."""
+    server = await service("push", 3)
+    ben = await person(names[1], 2)
+    phone = node(XmppClient, names[0])
+    await phone.come(phone.worker(1))
+    enable = f"<enable xmlns='urn:xmpp:push:0' jid='push.{DOMAIN}' node='device-1'/>"
+    assert (await phone.ask(enable, kind="set")).get("type") == "result"
+    await phone.leave()
+    ben.send_message(phone.jid, "wake up", mtype="chat")
+    request = await asyncio.wait_for(server.published.get(), 15)
+    assert request["from"].bare in (DOMAIN, phone.jid)
+    publish = request.xml.find(".//{http://jabber.org/protocol/pubsub}publish")
+    assert publish.get("node") == "device-1"
+    notification = publish.find("{http://jabber.org/protocol/pubsub}item/{urn:xmpp:push:0}notification")
+    count = notification.find(".//{jabber:x:data}field[@var='message-count']/{jabber:x:data}value")
+    assert count.text == "1"
+    assert "wake up" not in str(request)
+    phone = await node(XmppClient, names[0]).come(phone.worker(4))
+    await phone.ask("<query xmlns='urn:xmpp:mam:2'/>", kind="set")  # who binds by XEP-0386 looks into the archive
+    (missed,) = phone.stanzas("{jabber:client}message/{urn:xmpp:mam:2}result")
+    assert missed.findtext(".//{jabber:client}body") == "wake up"
