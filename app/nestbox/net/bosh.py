@@ -61,9 +61,10 @@ class Bosh:
         self._worker = server.registry.worker
         self._sessions: dict[str, BoshTransport] = {}
         self._ids = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Answer]] = {}  # what other workers are to answer, by id
+        self._asked: dict[int, tuple[int, asyncio.Future[Answer]]] = {}  # who is to answer it, by id
         self._serving: dict[tuple[int, int], asyncio.Future[Answer]] = {}  # what they have asked, by worker and id
         server.registry.part(_PART, self._heard, self._undelivered)
+        server.registry.worker_gone.add(self._worker_gone)
 
     def limit(self, head: bytes) -> int:
         """How many bytes the request that begins like this may have."""
@@ -133,7 +134,7 @@ class Bosh:
     def _hand_over(self, worker: int, data: bytes) -> asyncio.Future[Answer]:
         number = next(self._ids)
         future = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        self._asked[number] = (worker, future)
         # Longer than any answer takes; a worker that has just started may not have heard us.
         timer = asyncio.get_running_loop().call_later(WAIT + 15, self._answered, terminal("item-not-found"), number)
 
@@ -151,9 +152,14 @@ class Bosh:
         self._server.registry.tell(worker, Part(_PART, self._worker, _encode(what)))
 
     def _answered(self, answer: Answer, number: int) -> None:
-        future = self._asked.get(number)
+        _, future = self._asked.get(number, (0, None))
         if future is not None and not future.done():
             future.set_result(answer)
+
+    def _worker_gone(self, worker: int) -> None:
+        """What a dead worker held it will not answer."""
+        for number in [number for number, (holder, _) in self._asked.items() if holder == worker]:
+            self._answered(terminal("item-not-found"), number)
 
     def _heard(self, worker: int, data: bytes) -> None:
         what = _decode(data)

@@ -71,6 +71,7 @@ class BoshTransport:
         self.secure = secure
         self.tls: dict[str, str] | None = None
         self.congested = False
+        self.unsent: list[bytes] = []
         self.max_message = bosh.max_message
         self.rid = body.number("rid") - 1  # the last that was dealt with
         wait = min(body.number("wait", WAIT), WAIT)
@@ -123,8 +124,7 @@ class BoshTransport:
 
     def abort(self, exc: Exception | None = None) -> None:
         """See Transport.abort."""
-        self._out.clear()
-        self._end("remote-connection-failed")
+        self._end_unsent()
 
     def pause_reading(self) -> None:
         """See Transport.pause_reading."""
@@ -327,6 +327,12 @@ class BoshTransport:
             self._final = final
             self._watch()
 
+    def _end_unsent(self) -> None:
+        """The client is not there to take what waits for it."""
+        if not self._closing:
+            self.unsent, self._out = self._out, []
+            self._end("remote-connection-failed")
+
     def _lost(self) -> None:
         self._receiver.connection_lost(None)
 
@@ -350,8 +356,7 @@ class BoshTransport:
             self._timer = None
 
     def _inactive(self) -> None:
-        self._out.clear()
-        self._end("remote-connection-failed")
+        self._end_unsent()
         self._bosh.forget(self)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,14 @@ class Connection:
         self.shared.open.discard(self)
         session, self.session = self.session, None
         if session is not None and session.link is self:
-            self.shared.server.spawn(self.shared.server.connection_lost(session, self._clean))
+            self.shared.server.spawn(self._lost(session, self.shared.server.connection_lost(session, self._clean)))
+
+    async def _lost(self, session: Session, ending: Awaitable[None]) -> None:
+        """What waited for the client's next request (BOSH), and is not in the session's queue, finds another way."""
+        await ending
+        if session.sm is None:
+            for data in self.transport.unsent:
+                await self.shared.server.router.reroute(session.entry.bare, data)
 
     def buffer_drained(self) -> None:
         """The client reads again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,7 +37,7 @@ class Transport(Protocol):
     ``peer`` is the client's IP address ('' when unknown), ``kind`` 'tcp' or 'websocket'. ``secure`` says whether the
     client's way to us is encrypted, here or at HAProxy; ``tls`` holds what is known of that ('version', 'cipher').
     ``congested`` is True while the socket's buffer is over its high mark: a sender of much should wait for
-    ``Receiver.buffer_drained``.
+    ``Receiver.buffer_drained``. ``unsent`` are documents that were written and never left, where that is known.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Transport(Protocol):
     secure: bool
     tls: dict[str, str] | None
     congested: bool
+    unsent: Sequence[bytes]
 
     def write(self, data: bytes) -> None:
         """Send bytes (over WebSocket: one text message). Does nothing on a connection that is closing."""
@@ -97,6 +98,7 @@ class SocketTransport(asyncio.Protocol):
     """The common part: gathering writes, bounds, closing. Small, as there are thousands of it."""
 
     kind = ""
+    unsent: Sequence[bytes] = ()
     __slots__ = (
         "_closing", "_io", "_out", "_paused", "_pending", "_reason", "_receiver", "_timer",
         "congested", "options", "peer", "secure", "tls",

@@ -31,6 +31,7 @@ class Pipe:
     kind = "tcp"
     secure = True
     peer = "127.0.0.1"
+    unsent = ()
 
     def __init__(self, client: WireClient) -> None:
         self._client = client

@@ -251,6 +251,16 @@ async def test_a_dead_workers_session_is_not_there(site):
     assert over(await client.send(worker=1), "item-not-found")
 
 
+async def test_a_request_that_a_worker_held_as_it_died(site):
+    client = await Client(site, worker=1).login()
+    client.worker = 2
+    waiting = asyncio.create_task(client.send())
+    await site.until(lambda: site.boshes[1]._serving)
+    await site.world.servers[1].bus.close()
+    await site.world.servers[2].registry.worker_lost(1)
+    assert over(await waiting, "item-not-found")
+
+
 async def test_the_restart_offers_what_is_there_after_the_login(site):
     client = Client(site)
     await client.create()
@@ -509,6 +519,22 @@ async def test_a_session_without_requests_ends(site, monkeypatch):
     await site.until(lambda: site.session(client) is None)
     await site.until(lambda: not site.world.servers[1].registry.sessions)
     assert over(await client.send(), "item-not-found")
+
+
+async def test_what_an_absent_client_did_not_fetch_waits_for_the_next(site, monkeypatch):
+    client = await Client(site).login()
+    await client.send("<presence xmlns='jabber:client'/>")
+    ben = await site.world.client("ben", worker=2)
+    monkeypatch.setattr(module, "INACTIVITY", 0.3)
+    await client.send(PING)
+    for number in range(3):
+        await ben.send(f"<message to='{client.jid}' type='chat'><body>{number}</body></message>")
+    await site.until(lambda: site.session(client) is None)
+    await site.world.settle()
+    desk = await site.world.client("anna", "desk", presence=None)
+    await desk.send("<presence/>")
+    bodies = [(await desk.expect("message")).element.findtext("{jabber:client}body") for _ in range(3)]
+    assert bodies == ["0", "1", "2"]
 
 
 async def test_a_held_request_keeps_the_session_alive(site, monkeypatch):
