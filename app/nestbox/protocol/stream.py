@@ -6,14 +6,11 @@ Sans-I/O: bytes go in with `Stream.feed`, events come out of `Stream.next_event`
 
 from __future__ import annotations
 
-import re
-import secrets
-from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
 from nestbox.core.errors import SaslError, StanzaError, StreamError
-from nestbox.core.jid import JID, parse_jid, prepare_domain
+from nestbox.core.jid import JID
 from nestbox.protocol import features, sm
 from nestbox.protocol.bind import BIND, requested
 from nestbox.protocol.events import (
@@ -38,11 +35,12 @@ from nestbox.protocol.events import (
 )
 from nestbox.protocol.fast import Token
 from nestbox.protocol.features import StreamOptions
+from nestbox.protocol.header import check, is_here, peer_of, write
 from nestbox.protocol.sasl import Credentials
 from nestbox.protocol.sasl1 import Login, Sasl1
 from nestbox.protocol.sasl2 import Sasl2
 from nestbox.wire import ns
-from nestbox.wire.element import Element, el, escape, escape_attribute, local_name, namespace
+from nestbox.wire.element import Element, el, escape, local_name, namespace
 from nestbox.wire.framing import FrameReader, frame
 from nestbox.wire.reader import ReaderLimits, StreamEnd, StreamOpen, StreamReader
 from nestbox.wire.stanza import Stanza, iq_error, iq_result
@@ -56,11 +54,9 @@ __all__ = [
 RFCS = ("RFC 6120",)
 
 _LANG = f"{{{ns.XML}}}lang"
-_STREAM = f"{{{ns.STREAMS}}}stream"
 _STREAM_ERROR = f"{{{ns.STREAMS}}}error"
 _STARTTLS = f"{{{ns.TLS}}}starttls"
 _LOGINS: dict[str, type[Login]] = {ns.SASL: Sasl1, ns.SASL2: Sasl2}
-_VERSION = re.compile(r"0*[1-9][0-9]*\.[0-9]+").fullmatch
 
 
 @lru_cache(maxsize=8)
@@ -210,11 +206,11 @@ class Stream:
             return Closed(None)
         if not self._greeted:
             raise StreamError("bad-format", "a stream begins with <open/>")
-        if isinstance(item, Stanza):
-            return self._bind(item) if self.username is not None else self._visitor(item)
-        uri = namespace(item.tag)
+        uri = ns.CLIENT if isinstance(item, Stanza) else namespace(item.tag)
         if uri != ns.SASL2 and type(self._login) is Sasl2:
             raise StreamError("policy-violation", "first the login has to end")  # XEP-0388, section 2.4
+        if isinstance(item, Stanza):
+            return self._bind(item) if self.username is not None else self._visitor(item)
         if uri == ns.SM:
             return self._stream_management(item)
         if self.username is None:
@@ -231,22 +227,12 @@ class Stream:
         """Check a stream header (RFC 6120, section 4.7) and answer with ours and the features."""
         if self._greeted:
             raise StreamError("bad-format", "the stream is open already")
-        attributes = header.attributes
-        if self._tcp:
-            if local_name(header.tag) != "stream":
-                raise StreamError("bad-format", "a stream begins with <stream/>")
-            if header.tag != _STREAM or header.default_ns not in (None, ns.CLIENT, ns.STREAMS):
-                raise StreamError("invalid-namespace", "only clients are served here")
-        self.lang = attributes.get(_LANG)
-        to = attributes.get("to")
-        if not to:
-            raise StreamError("improper-addressing", "the stream header lacks 'to'")
-        if not self._is_here(to):
-            raise StreamError("host-unknown", "that domain is not served here")
-        if not _VERSION(attributes.get("version", "")):
-            raise StreamError("unsupported-version", "version 1.0 is needed")
-        self._greet(attributes.get("from"))
+        self.lang = header.attributes.get(_LANG)
+        check(header, self.options.domain, tcp=self._tcp)
+        peer = peer_of(header)
+        self._greet(peer)
         if self.username is None:
+            self.peer = peer
             children = features.before_authentication(
                 self.options,
                 secure=self._secure,
@@ -257,27 +243,10 @@ class Stream:
             children = features.after_authentication(self.options)
         self.send_stream("features", children)
 
-    def _is_here(self, to: str) -> bool:
-        try:
-            return len(to) < 256 and prepare_domain(to) == self.options.domain
-        except ValueError:
-            return False
-
-    def _greet(self, peer: str | None = None) -> None:
+    def _greet(self, peer: JID | None = None) -> None:
         """Send our stream header; it goes before everything, even an error (RFC 6120, section 4.9.1.2)."""
         self._greeted = True
-        to = ""
-        if peer and len(peer) < 256:
-            with suppress(ValueError):
-                self.peer = parse_jid(peer)
-                to = f' to="{escape_attribute(str(self.peer))}"'
-        options = self.options
-        attributes = f"from='{options.domain}' id='{secrets.token_hex(8)}' version='1.0' xml:lang='{options.lang}'{to}"
-        if self._tcp:
-            names = f"xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'"
-            self._out.append(f"<?xml version='1.0'?><stream:stream {names} {attributes}>".encode())
-        else:
-            self._out.append(f"<open xmlns='{ns.FRAMING}' {attributes}/>".encode())
+        self._out.append(write(self.options, peer, tcp=self._tcp))
 
     # TLS (RFC 6120, section 5)
 
@@ -382,7 +351,7 @@ class Stream:
         payload, to = stanza.payload, stanza.to
         protected = self._secure or not self.options.require_tls
         asks = stanza.kind == "iq" and stanza.type in ("get", "set") and len(stanza.element) == 1 and bool(stanza.id)
-        here = to is None or self._is_here(to)
+        here = to is None or is_here(to, self.options.domain)
         if not (protected and asks and here and payload.tag in self.options.visitor_iqs and self._login is None):
             raise StreamError("not-authorized", "log in first")
         stanza.element.attrib.pop("from", None)

@@ -231,6 +231,7 @@ def test_three_failures_are_the_end() -> None:
         f"<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-256'/>",
         f"<auth xmlns='{SASL}' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA==</auth>",
         "<presence/>",
+        "<iq type='get' id='1'><query xmlns='jabber:iq:register'/></iq>",
         "<r xmlns='urn:xmpp:sm:3'/>",
     ],
 )

@@ -10,6 +10,7 @@ from nestbox.store.invites import Invite
 from nestbox.store.passwords import ITERATIONS, derive
 from nestbox.store.pubsub_items import Item
 from nestbox.store.pubsub_people import Subscription
+from nestbox.store.push import Registration
 from nestbox.store.rooms import Affiliate, RoomRow
 from nestbox.store.schema import metadata
 from nestbox.store.tokens import TokenRow
@@ -131,6 +132,7 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
         await store.uploads.reserve(Upload(user.username, user.id, "a.jpg", 1, "", 0), Quota(1, 1, 1, 0, 1))
         await store.tokens.issue(user.id, TokenRow("agent", True, "HT-SHA-256-NONE", b"nonce", 2**33, 0), 9)
         await store.invites.create(Invite(user.username, user.id, "", True, True, 1, 0, 1))
+        await store.push.enable(user.id, Registration("push.x.org", "node", "phone"), 9)
         await store.archive.set_prefs(user.id, Prefs("roster"))
         store.committer.archive(user.id, 1 << 56, "carol@example.org", b"<message/>")
         store.committer.mark(store.committer.offline(user.id, 1 << 56, b"<message/>"), user.username, user.id, 1)
