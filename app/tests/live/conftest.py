@@ -43,7 +43,7 @@ def free_port() -> int:
 class Worker:
     """One worker process; ``port`` speaks XMPP with STARTTLS, ``http`` HTTP, ``component`` XMPP with components."""
 
-    def __init__(self, number: int, config: Path, port: int, http: int, component: int, log: Path) -> None:
+    def __init__(self, number: int, config: Path, port: int, http: int, log: Path, component: int = 0) -> None:
         self.number, self.port, self.http, self.component = number, port, http, component
         self._config, self._log = config, log
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,7 +94,7 @@ class Cluster:
                 f"listen: {{http: '127.0.0.1:{http}', c2s: '127.0.0.1:{port}', c2s_tls: '', metrics: '', "
                 f"component: '127.0.0.1:{component}', proxy_protocol: false}}\n"
             )
-            self.workers.append(Worker(number, config, port, http, component, self.log))
+            self.workers.append(Worker(number, config, port, http, self.log, component))
 
     def __getitem__(self, number: int) -> Worker:
         return self.workers[number - 1]
