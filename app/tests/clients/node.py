@@ -50,7 +50,7 @@ class NodeClient:
 
     def __init__(self, folder: Path, site: Site, name: str, resource: str = "phone") -> None:
         self.folder, self.site, self.name, self.resource = folder, site, name, resource
-        self.jid = f"{name}@{DOMAIN}"
+        self.jid = self.full = f"{name}@{DOMAIN}"  # once it is there, with the resource that it was given
         self._told: list[tuple[str, object]] = []
         self._news = asyncio.Condition()
         self._asked = 0
@@ -156,7 +156,7 @@ class XmppClient(NodeClient):
         await self.run()
         told = {"service": service, "domain": DOMAIN, "username": self.name, "password": PASSWORD}
         await self.do("start", {**told, "resource": self.resource, **options})
-        assert await self.told("online")
+        self.full = await self.told("online")
         await self.send("<presence/>")
         return self
 
@@ -175,6 +175,6 @@ class StropheClient(NodeClient):
         await self.run()
         told = {"service": service, "jid": f"{self.jid}/{self.resource}", "password": PASSWORD}
         await self.do("start", {**told, **options})
-        assert await self.told("online")
+        self.full = await self.told("online")
         await self.send("<presence xmlns='jabber:client'/>")
         return self

@@ -38,7 +38,7 @@ class Service(ComponentXMPP):
     async def come(self, worker: int) -> Service:
         """Connect to a worker."""
         self.online.clear()
-        self.connect("127.0.0.1", self.site.component_ports[worker])
+        self.connect("127.0.0.1", self.site[worker].component)
         await asyncio.wait_for(self.online.wait(), 15)
         return self
 

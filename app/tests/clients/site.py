@@ -18,7 +18,7 @@ import yaml
 from nestbox.store import open_store
 from nestbox.store.roster import RosterItem
 from tests.databases import Valkey
-from tests.live.conftest import DOMAIN, PASSWORD, Worker, free_port
+from tests.live.conftest import DOMAIN, PASSWORD, SECRET, Worker, free_port
 
 __all__ = ["DOMAIN", "PASSWORD", "SECRET", "Site", "both_databases"]
 
@@ -28,7 +28,6 @@ both_databases = pytest.mark.parametrize("site", ["sqlite", "mariadb"], indirect
 WORKERS = 4
 NAMES = ("anna", "ben", "cleo")
 COMPONENTS = (f"bot.{DOMAIN}", f"push.{DOMAIN}")
-SECRET = "a-secret-of-bots"
 # As on the appliance (role haproxy): TLS ends here, each new connection goes to the next worker.
 HAPROXY = """
 defaults
@@ -57,8 +56,8 @@ backend c2s_tls
 class Site:
     """Its addresses, and accounts on it.
 
-    ``site[n].port`` is worker n with STARTTLS, ``component_ports[n]`` its port for bots; ``https`` and ``c2s_tls`` are
-    ports of HAProxy; ``log`` has what all workers said. ``web`` is the folder of the web chat.
+    ``site[n].port`` is worker n with STARTTLS; ``https`` and ``c2s_tls`` are ports of HAProxy; ``log`` has what all
+    workers said. ``web`` is the folder of the web chat.
     """
 
     def __init__(self, folder: Path, database: str, certificate: Path, key: Path, web: Path | None) -> None:
@@ -75,11 +74,9 @@ class Site:
         self._numbers = itertools.count(1)
         self._valkey = Valkey(folder)
         self._haproxy: subprocess.Popen[bytes] | None = None
-        self.component_ports: dict[int, int] = {}
         self.workers = []
         for number in range(1, WORKERS + 1):
             port, metrics, component = free_port(), free_port(), free_port()
-            self.component_ports[number] = component
             config = folder / f"worker-{number}.yml"
             listen = {name: f"unix:{folder}/{number}-{name}.sock" for name in ("http", "c2s_tls")}
             listen |= {"c2s": f"127.0.0.1:{port}", "metrics": f"127.0.0.1:{metrics}", "proxy_protocol": False}
@@ -96,7 +93,7 @@ class Site:
                 "web": {"https_url": self.url, "root": str(web) if web else None},
             }
             config.write_text(yaml.safe_dump(settings))
-            self.workers.append(Worker(number, config, port, metrics, self.log))
+            self.workers.append(Worker(number, config, port, metrics, component, self.log))
         (folder / "haproxy.pem").write_text(certificate.read_text() + key.read_text())
 
     def __getitem__(self, number: int) -> Worker:

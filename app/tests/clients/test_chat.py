@@ -18,7 +18,7 @@ async def befriend(anna: NodeClient, ben: NodeClient) -> None:
         await one.send(f"<presence xmlns='jabber:client' type='subscribe' to='{other.jid}'/>")
         await other.stanza("{jabber:client}presence[@type='subscribe']")
         await other.send(f"<presence xmlns='jabber:client' type='subscribed' to='{one.jid}'/>")
-        await one.stanza(f"{{jabber:client}}presence[@from='{other.jid}/phone']")
+        await one.stanza(f"{{jabber:client}}presence[@from='{other.full}']")
 
 
 @both_databases
@@ -121,7 +121,7 @@ async def test_contacts_see_each_other_come_and_go(site, names, node):
     assert (kept.get("jid"), kept.get("name"), kept.get("subscription")) == (ben.jid, "Ben", "both")
     assert kept.findtext("{jabber:iq:roster}group") == "Friends"
     await ben.do("stop")
-    await anna.stanza(f"{{jabber:client}}presence[@type='unavailable'][@from='{ben.jid}/phone']")
+    await anna.stanza(f"{{jabber:client}}presence[@type='unavailable'][@from='{ben.full}']")
 
 
 async def test_a_blocked_contact_is_gone_and_comes_back(site, names, node):
@@ -130,7 +130,7 @@ async def test_a_blocked_contact_is_gone_and_comes_back(site, names, node):
     await befriend(anna, ben)
     item = f"<item xmlns='urn:xmpp:blocking' jid='{ben.jid}'/>"
     assert (await anna.ask(f"<block xmlns='urn:xmpp:blocking'>{item}</block>", kind="set")).get("type") == "result"
-    await ben.stanza(f"{{jabber:client}}presence[@type='unavailable'][@from='{anna.jid}/phone']")
+    await ben.stanza(f"{{jabber:client}}presence[@type='unavailable'][@from='{anna.full}']")
     await ben.say(anna.name, "hello?")
     error = await ben.stanza("{jabber:client}message[@type='error']")
     assert error.find("{jabber:client}error/{urn:ietf:params:xml:ns:xmpp-stanzas}service-unavailable") is not None
@@ -138,6 +138,6 @@ async def test_a_blocked_contact_is_gone_and_comes_back(site, names, node):
     error = await anna.stanza("{jabber:client}message[@type='error']")
     assert error.find("{jabber:client}error/{urn:xmpp:blocking:errors}blocked") is not None
     assert (await anna.ask(f"<unblock xmlns='urn:xmpp:blocking'>{item}</unblock>", kind="set")).get("type") == "result"
-    await ben.stanza(f"{{jabber:client}}presence[@from='{anna.jid}/phone']")
+    await ben.stanza(f"{{jabber:client}}presence[@from='{anna.full}']")
     await ben.say(anna.name, "thank you")
     assert await anna.body() == "thank you"

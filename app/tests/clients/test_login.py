@@ -44,7 +44,7 @@ async def test_xmpp_js_resumes_on_another_worker(site, names, node, person):
     await anna.do("lose", anna.worker(3))
     for number in range(20):
         ben.send_message(anna.jid, f"while you were away {number}", mtype="chat")
-    assert await anna.told("resumed") == f"{anna.jid}/phone"
+    assert await anna.told("resumed") == anna.full
     assert [await anna.body() for _ in range(20)] == [f"while you were away {number}" for number in range(20)]
     await anna.say(names[1], "here again")
     assert (await ben.next_message())["body"] == "here again"
