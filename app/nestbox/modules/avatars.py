@@ -52,8 +52,9 @@ class _Avatars:
         """An account has changed one of its nodes."""
         if node not in (ns.AVATAR_DATA, ns.AVATAR_METADATA):
             return
-        metadata = await self._publisher.own_items(user, ns.AVATAR_METADATA)
-        infos = list(XML(metadata[-1].payload).iterfind(INFO)) if metadata else []
+        page = await self._publisher.own_items(user, ns.AVATAR_METADATA, 1, 0)
+        metadata = page.items if page is not None else []
+        infos = list(XML(metadata[0].payload).iterfind(INFO)) if metadata else []
         if not infos:
             if user.photo and node == ns.AVATAR_METADATA:
                 await self._into_vcard(user, "", None)

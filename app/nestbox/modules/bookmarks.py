@@ -2,11 +2,13 @@
 
 The items of ``urn:xmpp:bookmarks:1`` are the truth. Each change there is written to the older places; a list that a
 client puts there becomes as many changes of items as it has differences (XEP-0402, section 5.3). What only an older
-place knows, such as bookmarked web pages, stays there.
+place knows, such as bookmarked web pages, stays there. Whoever has more than the older places could ever take has them
+no longer joined.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import XML
 
@@ -29,6 +31,7 @@ STORAGE = f"{{{ns.OLD_BOOKMARKS}}}storage"
 OLD = f"{{{ns.OLD_BOOKMARKS}}}conference"
 NEW = f"{{{ns.BOOKMARKS}}}conference"
 EXTENSIONS = f"{{{ns.BOOKMARKS}}}extensions"
+JOINED_BYTES = 256 * 1024  # of all items; as much as private storage has by default
 _TEXTS = ("nick", "password")
 _FLAGS = {"1": "true", "true": "true", "0": "false", "false": "false"}
 _PRIVATE = {
@@ -39,29 +42,45 @@ _PRIVATE = {
 _MANY = _PRIVATE | {"pubsub#max_items": ["max"]}
 
 
+class _TooManyError(Exception):
+    """There is more than is joined."""
+
+
 class _Bookmarks:
     def __init__(self, server: Server) -> None:
         self._store = server.store
         self._publisher = Publisher(server)
+        self._limit = server.config.limits.pubsub_items
 
     async def published(self, user: User, node: str) -> None:
         """An account has changed one of its nodes."""
-        if node == ns.BOOKMARKS:
-            if await self._publisher.own_items(user, ns.OLD_BOOKMARKS) is None:
-                await self._adopt(user, await self._private(user))
-            await self._mirror(user)
-        elif node == ns.OLD_BOOKMARKS:
-            items = await self._publisher.own_items(user, ns.OLD_BOOKMARKS)
-            storage = XML(items[-1].payload) if items else None
-            if storage is not None and storage.tag == STORAGE:
-                if await self._publisher.own_items(user, ns.BOOKMARKS) is None:
+        with suppress(_TooManyError):
+            if node == ns.BOOKMARKS:
+                if await self._items(user, ns.OLD_BOOKMARKS) is None:
                     await self._adopt(user, await self._private(user))
-                await self._replace(user, storage)
+                await self._mirror(user)
+            elif node == ns.OLD_BOOKMARKS:
+                items = await self._items(user, ns.OLD_BOOKMARKS)
+                storage = XML(items[-1].payload) if items else None
+                if storage is not None and storage.tag == STORAGE:
+                    if await self._items(user, ns.BOOKMARKS) is None:
+                        await self._adopt(user, await self._private(user))
+                    await self._replace(user, storage)
 
     async def stored(self, user: User, element: Element) -> None:
         """An account has put something into its private storage."""
         if element.tag == STORAGE:
-            await self._replace(user, element)
+            with suppress(_TooManyError):
+                await self._replace(user, element)
+
+    async def _items(self, user: User, node: str) -> list[Item] | None:
+        """All items of a node of the account's, None where there is none. Raises _TooManyError."""
+        page = await self._publisher.own_items(user, node, self._limit, JOINED_BYTES)
+        if page is None:
+            return None
+        if len(page.items) < page.count:
+            raise _TooManyError
+        return page.items
 
     async def _private(self, user: User) -> Element:
         stored = await self._store.private.get(user.id, STORAGE)
@@ -69,14 +88,14 @@ class _Bookmarks:
 
     async def _adopt(self, user: User, storage: Element) -> None:
         """Take over what was bookmarked the old way before there were items."""
-        known = {item.name for item in await self._publisher.own_items(user, ns.BOOKMARKS) or ()}
+        known = {item.name for item in await self._items(user, ns.BOOKMARKS) or ()}
         for jid, conference in _conferences(storage).items():
             if jid not in known:
                 await self._publisher.put_own(user, ns.BOOKMARKS, jid, conference, _MANY)
 
     async def _replace(self, user: User, storage: Element) -> None:
         """Make the items what a whole list says; notifications go out for what differs only."""
-        current = {item.name: XML(item.payload) for item in await self._publisher.own_items(user, ns.BOOKMARKS) or ()}
+        current = {item.name: XML(item.payload) for item in await self._items(user, ns.BOOKMARKS) or ()}
         wanted = _conferences(storage)
         for jid, conference in wanted.items():
             before = current.get(jid)
@@ -92,13 +111,13 @@ class _Bookmarks:
     async def _mirror(self, user: User) -> None:
         """Write the items to the older places, until nobody has changed them meanwhile."""
         items = None
-        while items != (now := await self._publisher.own_items(user, ns.BOOKMARKS) or []):
+        while items != (now := await self._items(user, ns.BOOKMARKS) or []):
             items = now
             private = await self._private(user)
             written = to_bytes(_rewritten(private, items))
             if written != to_bytes(private):
                 await self._store.private.put(user.id, STORAGE, written)
-            old = await self._publisher.own_items(user, ns.OLD_BOOKMARKS)
+            old = await self._items(user, ns.OLD_BOOKMARKS)
             storage = XML(old[-1].payload) if old else el(STORAGE)
             written = to_bytes(_rewritten(storage, items))
             if old is None or written != to_bytes(storage):

@@ -17,12 +17,12 @@ from nestbox.store.upsert import upsert
 
 __all__ = ["Item", "Last", "Page", "PubsubItems"]
 
-_CHUNK = 200  # homes asked for at once
+_CHUNK = 100  # homes asked for at once; they have no more than 2,000 such nodes, or the newest count
 _ROW_BYTES = 64  # what an item costs beside its payload and id
 # Asked at each login of a client that wants to hear of nodes.
 _LAST = """
 SELECT n.home, n.name, n.config_json, p.affiliation, r.subscription, r.groups_json,
-  i.name, i.payload, i.publisher, i.seq
+  i.name, CASE WHEN i.size <= 16384 THEN i.payload END, i.publisher, i.seq, n.id
 FROM pubsub_nodes n
 JOIN pubsub_items i ON i.node_id = n.id
   AND i.seq = (SELECT MAX(s.seq) FROM pubsub_items s WHERE s.node_id = n.id)
@@ -31,7 +31,7 @@ LEFT JOIN roster r ON r.user_id = n.user_id AND r.jid IN ({})
 WHERE n.home IN ({}) AND n.name IN ({})
   AND (n.home IN ({}) OR NOT EXISTS (SELECT 1 FROM blocking b WHERE b.user_id = n.user_id AND b.jid IN ({})))
   AND i.seq >= {}
-ORDER BY i.seq
+ORDER BY i.seq DESC LIMIT 2000
 """
 
 
@@ -39,7 +39,7 @@ class Item(NamedTuple):
     """An item: its id, its payload as an element of its own (b'' for none), and the publisher's bare JID."""
 
     name: str
-    payload: bytes
+    payload: bytes | None
     publisher: str
     seq: int
 
@@ -52,7 +52,10 @@ class Page(NamedTuple):
 
 
 class Last(NamedTuple):
-    """The last item of a node, and what decides whether the one who asked may have it."""
+    """The last item of a node, and what decides whether the one who asked may have it.
+
+    A large item is without payload: `PubsubItems.named` has it.
+    """
 
     home: str
     node: str
@@ -60,6 +63,7 @@ class Last(NamedTuple):
     affiliation: str
     subscription: str
     groups_json: bytes
+    node_id: int
     item: Item
 
 
@@ -116,11 +120,17 @@ class PubsubItems:
         async with self._database.write() as connection:
             await connection.execute(delete(pubsub_items).where(pubsub_items.c.node_id == node_id))
 
-    async def named(self, node_id: int, names: Sequence[str]) -> list[Item]:
-        """The items of these ids, where there are such."""
-        query = select(pubsub_items).where(pubsub_items.c.node_id == node_id, pubsub_items.c.name.in_(names))
+    async def named(self, node_id: int, names: Sequence[str], max_bytes: int) -> Page:
+        """The items of these ids, where there are such: about ``max_bytes``, but at least one."""
+        items = pubsub_items
+        where = [items.c.node_id == node_id, items.c.name.in_(names)]
         async with self._database.read() as connection:
-            return [_item(row) for row in await connection.execute(query.order_by(pubsub_items.c.seq))]
+            sizes = select(items.c.seq, items.c.size).where(*where).order_by(items.c.seq)
+            rows = (await connection.execute(sizes)).all()
+            seqs = _fitting(rows, max_bytes)
+            query = select(items).where(items.c.node_id == node_id, items.c.seq.in_(seqs)).order_by(items.c.seq)
+            found = [_item(row) for row in await connection.execute(query)] if seqs else []
+        return Page(found, len(rows))
 
     async def names(self, node_id: int, limit: int) -> list[str]:
         """The ids of a node's newest ``limit`` items, in the order of publication."""
@@ -177,15 +187,16 @@ class PubsubItems:
         who, wanted, blocked = [asker], list(names), list(addresses)
         for start in range(0, len(homes), _CHUNK):
             some = homes[start : start + _CHUNK]
-            found.extend(map(_last, await self._reader.rows(_LAST, who, who, some, wanted, who, blocked, [since])))
+            rows = await self._reader.rows(_LAST, who, who, some, wanted, who, blocked, [since])
+            found.extend(map(_last, reversed(rows)))
         return found
 
 
 def _last(row: RawRow) -> Last:
-    home, node, config, affiliation, subscription, groups_json, name, payload, publisher, seq = row
+    home, node, config, affiliation, subscription, groups_json, name, payload, publisher, seq, node_id = row
     item = Item(text(name), payload, text(publisher), seq)
     affiliation, subscription = text(affiliation or "none"), text(subscription or "none")
-    return Last(text(home), text(node), config, affiliation, subscription, groups_json or b"[]", item)
+    return Last(text(home), text(node), config, affiliation, subscription, groups_json or b"[]", node_id, item)
 
 
 def _item(row: Row[tuple[object, ...]]) -> Item:

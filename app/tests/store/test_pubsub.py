@@ -161,6 +161,16 @@ async def test_whose_last_items_somebody_gets(store, alice):
         await store.blocking.clear(alice)
 
 
+async def test_a_large_last_item_is_left_to_be_fetched_alone(store, alice):
+    node_id = await node(store, alice, "n", "alice@x.org")
+    for size, whole in ((16_000, True), (17_000, False)):
+        await store.pubsub_items.publish(node_id, alice, item("a", size=size), 10, 10**6)
+        last = (await store.pubsub_items.last(["alice@x.org"], ["n"], "alice@x.org", ["alice@x.org"]))[0]
+        assert (last.node_id, last.item.payload is not None) == (node_id, whole)
+    found = await store.pubsub_items.named(node_id, ["a"], 0)
+    assert len(found.items[0].payload) == 17_000 and found.count == 1
+
+
 async def test_what_is_about_a_deleted_account_goes_with_it(store, alice):
     bob = (await store.accounts.create("bob", "x")).id
     node_id = await node(store, alice)
@@ -188,7 +198,7 @@ async def test_names_are_values_and_never_sql(store, alice):
     await store.pubsub_items.publish(node_id, alice, item("a"), 10, 10**6)
     assert await store.pubsub.view(HOST, "' OR '1'='1", "") is None
     assert await store.pubsub_items.page(node_id, limit=10, max_bytes=100, after="' OR '1'='1") is None
-    assert await store.pubsub_items.named(node_id, ["' OR '1'='1"]) == []
+    assert await store.pubsub_items.named(node_id, ["' OR '1'='1"], 100) == ([], 0)
 
 
 async def test_a_configuration_is_kept_and_trims(store, alice):

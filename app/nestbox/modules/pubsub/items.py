@@ -40,8 +40,12 @@ class Retriever:
         if names:
             if len(names) > self._limit:
                 raise StanzaError("not-acceptable", f"At most {self._limit} items at a time.")
-            answer.extend(_element(item, config) for item in await self._store.named(node.id, names))
-            return el(of_ns("pubsub"), None, answer)
+            found, count = await self._store.named(node.id, names, ANSWER_BYTES)
+            answer.extend(_element(item, config) for item in found)
+            result = el(of_ns("pubsub"), None, answer)
+            if len(found) < count:
+                result.append(page_result(found[0].name, found[-1].name, count))
+            return result
         request = page_request(pubsub)
         latest = _max_items(element)
         page = await self._page(node.id, request, latest)

@@ -191,14 +191,19 @@ class Notifier:
             wanted = config.deliver_notifications and (
                 since or config.send_last_published_item == "on_sub_and_presence"
             )
-            if (
-                wanted
-                and last.item.seq >= since
-                and _may_have(last, config, jid)
-                and session.entry.priority is not None
-            ):
-                message = _message(last.home, config, item_event(last.node, config, last.item))
+            if not wanted or not _may_have(last, config, jid):
+                continue
+            item = last.item if last.item.payload is not None else await self._whole(last)
+            if session.ended or session.entry.priority is None:
+                return
+            if item is not None:
+                message = _message(last.home, config, item_event(last.node, config, item))
                 session.send(message.encode(session.full), False)
+
+    async def _whole(self, last: Last) -> Item | None:
+        """A large item, one at a time; None when it is gone."""
+        page = await self._store.pubsub_items.named(last.node_id, [last.item.name], 0)
+        return page.items[0] if page.items else None
 
     async def last_item(self, access: Access, to: JID) -> None:
         """Send a new subscriber the last item (section 6.1.7)."""

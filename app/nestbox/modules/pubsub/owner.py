@@ -26,6 +26,7 @@ __all__ = ["Owner"]
 
 _AFFILIATIONS = ("owner", "publisher", "member", "outcast", "none")
 _STATES = ("subscribed", "pending", "none")
+ENTRIES_MAX = 200  # changed by one request
 
 
 class Owner:
@@ -156,6 +157,8 @@ def _entries(element: Element, name: str, values: tuple[str, ...]) -> list[Eleme
     entries = [each for each in element if each.tag == of_owner(name)]
     if not entries:
         raise StanzaError("bad-request", "There is nothing to change.")
+    if len(entries) > ENTRIES_MAX:
+        raise StanzaError("not-acceptable", f"Change at most {ENTRIES_MAX} at a time.")
     for each in entries:
         if each.get(name) == "publish-only":
             raise refuse("feature-not-implemented", "unsupported", feature="publish-only-affiliation")

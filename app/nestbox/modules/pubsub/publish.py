@@ -14,7 +14,7 @@ from nestbox.modules.pubsub.config import NodeConfig, defaults, options_of, with
 from nestbox.modules.pubsub.names import node_of, of_event, of_ns, refuse
 from nestbox.modules.pubsub.notify import Notifier, item_event
 from nestbox.store.errors import StoreFull
-from nestbox.store.pubsub_items import Item
+from nestbox.store.pubsub_items import Item, Page
 from nestbox.store.schema import NODE_BYTES
 from nestbox.wire.element import Element, el, to_bytes
 
@@ -185,19 +185,15 @@ class Publisher:
     async def own_item(self, user: User, name: str, item_name: str) -> Item | None:
         """An item of an account's own node."""
         view = await self._store.pubsub.view(user.jid, name, user.jid)
-        items = [] if view is None else await self._store.pubsub_items.named(view.node.id, [item_name])
-        return items[0] if items else None
+        page = None if view is None else await self._store.pubsub_items.named(view.node.id, [item_name], 0)
+        return page.items[0] if page is not None and page.items else None
 
-    async def own_items(self, user: User, name: str) -> list[Item] | None:
-        """All items of an account's own node; None where there is no such node."""
+    async def own_items(self, user: User, name: str, limit: int, max_bytes: int) -> Page | None:
+        """The last items of an account's own node, and how many there are; None where there is no such node."""
         view = await self._store.pubsub.view(user.jid, name, user.jid)
         if view is None:
             return None
-        limits = self._limits
-        page = await self._store.pubsub_items.page(
-            view.node.id, limit=limits.pubsub_items, max_bytes=limits.pubsub_bytes, backward=True
-        )
-        return [] if page is None else page.items
+        return await self._store.pubsub_items.page(view.node.id, limit=limit, max_bytes=max_bytes, backward=True)
 
     async def _say_retracted(self, access: Access, item: str) -> None:
         what = el(of_event("items"), {"node": access.node.name}, el(of_event("retract"), {"id": item}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from harness import condition
 from pep import ask, event, ids, items, listener, no_event, publish
 
+from nestbox.modules import bookmarks
+
 NEW, OLD = "urn:xmpp:bookmarks:1", "storage:bookmarks"
 OPTIONS = {
     "persist_items": "true",
@@ -129,6 +131,16 @@ async def test_writing_the_same_list_again_says_nothing(world):
     await event(alice, NEW)
     await event(alice, OLD)
     await no_event(alice)
+
+
+async def test_more_than_the_older_places_take_is_not_joined(world, monkeypatch):
+    monkeypatch.setattr(bookmarks, "JOINED_BYTES", 500)
+    alice = await world.client("alice")
+    await publish(alice, NEW, "a@r.org", bookmark("A"), **OPTIONS)
+    await publish(alice, NEW, "b@r.org", bookmark("B" * 500), **OPTIONS)
+    assert [room[0] for room in await private(alice)] == ["a@r.org"]
+    await set_private(alice, storage(old("c@r.org", "C")))
+    assert ids(await items(alice, NEW)) == ["a@r.org", "b@r.org"]  # nothing was taken for removed
 
 
 async def test_the_account_says_that_it_joins_them(world):

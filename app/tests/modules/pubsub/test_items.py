@@ -81,6 +81,8 @@ async def test_what_does_not_fit_into_an_answer_is_left_for_the_next_page(world,
     assert ids(answer) == ["0", "1"] and of_set(answer, "count") == "5"
     assert ids(await items(alice, NODE, more=page("<after>1</after>"))) == ["2", "3"]
     assert ids(await items(alice, NODE, max_items=4)) == ["3", "4"]
+    some = await items(alice, NODE, inner="<item id='4'/><item id='0'/><item id='2'/>")
+    assert ids(some) == ["0", "2"] and of_set(some, "count") == "3"
 
 
 async def test_only_the_newest_stay(world):

@@ -170,6 +170,23 @@ async def test_retracting_purging_and_deleting_are_told(world):
     assert condition(await items(alice, MOOD)) == "item-not-found"
 
 
+async def test_a_large_last_item_comes_too(world):
+    alice = await world.client("alice")
+    await publish(alice, MOOD, payload=f"<mood xmlns='{MOOD}'>{'x' * 50_000}</mood>")
+    other = await listener(world, "alice", MOOD, resource="pc", worker=2)
+    assert len((await event(other, MOOD))[0][0].text) == 50_000
+
+
+async def test_an_inactive_client_is_not_woken(world):
+    alice = await world.client("alice")
+    phone = await listener(world, "alice", MOOD, resource="phone", worker=2)
+    phone.server.nonzas["{urn:xmpp:csi:0}inactive"](phone.session, None)
+    await publish(alice, MOOD, payload=SAD)
+    await no_event(phone)
+    phone.server.nonzas["{urn:xmpp:csi:0}active"](phone.session, None)
+    await event(phone, MOOD)
+
+
 async def test_a_quiet_login_asks_the_store_for_nothing_more(world, monkeypatch):
     await world.friends("alice", "bob")
     alice = await world.client("alice")

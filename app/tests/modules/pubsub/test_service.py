@@ -353,6 +353,15 @@ async def test_the_owner_manages_subscriptions(world):
     assert condition(await set_state("nonsense")) == "bad-request"
 
 
+async def test_a_request_changes_only_so_many(world):
+    alice = await world.client("alice")
+    await create(alice, NODE, SERVICE)
+    people = {f"user{number}": "member" for number in range(201)}
+    assert condition(await affiliate(alice, NODE, SERVICE, **people)) == "not-acceptable"
+    people.popitem()
+    assert (await affiliate(alice, NODE, SERVICE, **people)).type == "result"
+
+
 async def test_somebody_must_be_left_as_owner(world):
     alice, bob = await world.client("alice"), await world.client("bob")
     await create(alice, NODE, SERVICE)
