@@ -142,7 +142,7 @@ class Bosh(Framed):
     async def connect(self) -> None:
         self.http = SimpleAsyncHTTPClient(force_instance=True, hostname_mapping={DOMAIN: self.address})
         self.rid, self.sid, self.received = 1_000_000, "", []
-        created = await self.request(f'to="{DOMAIN}" ver="1.11" wait="30" hold="1" xmpp:version="1.0"')
+        created = await self.request(f'to="{DOMAIN}" ver="1.11" wait="6" hold="1" xmpp:version="1.0"')
         self.sid = created.get("sid")
         assert (await self.receive()).tag.endswith("}features")
 

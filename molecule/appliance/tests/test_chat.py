@@ -38,8 +38,8 @@ def test_a_client_that_has_but_http_chats_from_any_worker(appliance):
     async def chat() -> None:
         async with appliance.on_each_worker("ada") as ada, appliance.bosh("eve") as eve:
             for worker, session in ada.items():
-                await eve.say(session.boundjid.full, f"to {worker}")
                 session.send_message(f"eve@{DOMAIN}", f"from {worker}", mtype="chat")
+                await eve.say(session.boundjid.full, f"to {worker}")
                 assert await session.text() == (f"eve@{DOMAIN}", f"to {worker}")
                 assert await eve.text() == (f"ada@{DOMAIN}", f"from {worker}")
 

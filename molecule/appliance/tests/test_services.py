@@ -31,7 +31,7 @@ def test_a_list_of_omemo_devices_is_read_and_announced_on_another_worker(applian
         async with appliance.on_each_worker("ada") as ada, appliance.tcp("bob", 5223) as bob:
             heard = ada[2].wait_until("pubsub_publish", 20)
             ada[2].plugin["xep_0030"].add_feature(f"{OMEMO}+notify")
-            ada[2].plugin["xep_0115"].update_caps()
+            await ada[2].plugin["xep_0115"].update_caps()
             form = ada[1].plugin["xep_0004"].make_form("submit")
             form.add_field("FORM_TYPE", ftype="hidden", value="http://jabber.org/protocol/pubsub#publish-options")
             form.add_field("pubsub#access_model", value="open")
@@ -130,7 +130,7 @@ def test_an_invite_makes_an_account_that_can_chat(appliance, https):
 
 
 def test_files_lie_where_only_the_server_reads_them(host):
-    assert host.check_output("stat -c '%%a %%U' /var/lib/nestbox/uploads") == "700 nestbox"
+    assert host.check_output("stat -c '%a %U' /var/lib/nestbox/uploads") == "700 nestbox"
 
 
 def test_a_bot_on_the_pi_connects_as_its_host(host):
