@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nestbox.modules.muc.room import Room
     from nestbox.modules.muc.service import Service
 
-__all__ = ["handle", "to_host"]
+__all__ = ["changes", "handle", "to_host"]
 
 Answer = Element | None | Awaitable[Element | None]
 PENDING_MAX = 500  # iqs through one room whose answer has not come
@@ -51,6 +51,11 @@ _HANDLERS: dict[tuple[str, str], Callable[[Room, JID, Element], Answer]] = {
     ("get", METADATA): lambda room, sender, payload: archive.metadata(room, sender),
     ("set", moderation.MODERATE): moderation.moderate,
 }
+
+
+def changes(to: JID, stanza: Stanza) -> bool:
+    """Whether an iq may change the room: then it waits its turn. Nobody waits for one who reads the archive."""
+    return stanza.type == "set" and not to.resource and stanza.payload.tag != MAM_QUERY
 
 
 def handle(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:

@@ -184,10 +184,11 @@ def _private(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitabl
     private = _from(room, occupant, stanza, None)
     private.append(Element(USER_X))
     # The first session's way is that of every message, with block list and archive; the others get a copy.
-    first, *others = reversed(other.seats.values())
+    seats = [seat for seat in reversed(other.seats.values()) if not seat.away_since]
+    if not seats:
+        raise StanzaError("recipient-unavailable", "That one's connection is interrupted; try again.")
+    first, *others = seats
     if others:
         room.send(others, private.encode(), True, occupant.jid)
     private.element.set("to", first.full)
-    if first.away_since:
-        return 0
     return room.server.router.route(parse_jid(occupant.jid), parse_jid(first.full), private)

@@ -80,7 +80,7 @@ class Service:
             return room.serial(lambda: messages.handle(room, sender, to, stanza, client))
         if stanza.kind == "presence":
             return room.serial(lambda: presence.handle(room, sender, to, stanza))
-        if stanza.type == "set":
+        if iqs.changes(to, stanza):
             return room.serial(lambda: iqs.handle(room, sender, to, stanza))
         return iqs.handle(room, sender, to, stanza)
 
