@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import XML
 
+from nestbox.core.errors import StanzaError
 from nestbox.core.registry import Part
 from nestbox.modules import Xep
 from nestbox.modules.pubsub.publish import Publisher
@@ -125,9 +127,10 @@ class _Avatars:
         before = _without_update(stanza).encode()
         if not session.user.photo:
             stanza.append(el(UPDATE, None, el(UPDATE_PHOTO)))
-        outcome = self._server.router.presence(session, stanza, None)
-        if not isinstance(outcome, int):
-            await outcome
+        with suppress(StanzaError):  # with the hash it may be too long
+            outcome = self._server.router.presence(session, stanza, None)
+            if not isinstance(outcome, int):
+                await outcome
         if not session.user.photo and session.presence is not None:
             session.presence = before  # the client did not say that it wants no picture
 

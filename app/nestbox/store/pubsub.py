@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Row, Select, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
 from nestbox.store.errors import NoSuchAccount, StoreFull
+from nestbox.store.reader import Reader, Row, text
 from nestbox.store.schema import (
     accounts,
     pubsub_affiliations,
@@ -22,6 +23,15 @@ from nestbox.store.schema import (
 )
 
 __all__ = ["Node", "Pubsub", "View", "lock_node", "trim"]
+
+
+# Asked by every request. 'subscribed' comes after 'pending': with several subscriptions the better one counts.
+_VIEWS = """
+SELECT n.id, n.user_id, a.username, n.home, n.name, n.config_json, n.created, p.affiliation,
+  (SELECT MAX(s.state) FROM pubsub_subscriptions s WHERE s.node_id = n.id AND s.bare IN ({}))
+FROM pubsub_nodes n JOIN accounts a ON a.id = n.user_id
+LEFT JOIN pubsub_affiliations p ON p.node_id = n.id AND p.jid IN ({})
+WHERE n.home IN ({})"""
 
 
 class Node(NamedTuple):
@@ -47,20 +57,19 @@ class View(NamedTuple):
 class Pubsub:
     """``home`` is the address of a pubsub service: an account's bare JID (PEP) or a host. All may raise StoreError."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
+        self._reader = reader
 
     async def view(self, home: str, name: str, bare: str) -> View | None:
         """A node as the bare JID sees it; None if there is none of that name."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_views(home, bare).where(pubsub_nodes.c.name == name))).first()
-        return None if row is None else _view(row)
+        rows = await self._reader.rows(_VIEWS + " AND n.name IN ({})", [bare], [bare], [home], [name])
+        return _view(rows[0]) if rows else None
 
     async def views(self, home: str, bare: str) -> list[View]:
         """All nodes of a service as the bare JID sees them, in the order of their names."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(_views(home, bare).order_by(pubsub_nodes.c.name))
-            return [_view(row) for row in rows]
+        rows = await self._reader.rows(_VIEWS + " ORDER BY n.name", [bare], [bare], [home])
+        return [_view(row) for row in rows]
 
     async def create(
         self, user_id: int, home: str, name: str, config: bytes, created: int, limit: int, owner: str | None = None
@@ -125,18 +134,7 @@ async def trim(connection: AsyncConnection, node_id: int, keep: int) -> int:
     return (await connection.execute(delete(items).where(items.c.node_id == node_id, items.c.seq <= newest))).rowcount
 
 
-def _views(home: str, bare: str) -> Select[tuple[object, ...]]:
-    nodes, people, subscriptions = pubsub_nodes, pubsub_affiliations, pubsub_subscriptions
-    # 'subscribed' comes after 'pending': with several subscriptions the better one counts.
-    state = select(func.max(subscriptions.c.state))
-    state = state.where(subscriptions.c.node_id == nodes.c.id, subscriptions.c.bare == bare)
-    query = select(nodes, accounts.c.username, people.c.affiliation, state.scalar_subquery().label("state"))
-    query = query.join_from(nodes, accounts, nodes.c.user_id == accounts.c.id)
-    query = query.outerjoin(people, (people.c.node_id == nodes.c.id) & (people.c.jid == bare))
-    return query.where(nodes.c.home == home)
-
-
-def _view(row: Row[tuple[object, ...]]) -> View:
-    node = Node(row.id, row.user_id, row.username, row.home, row.name, row.config_json, row.created)
-    state = row.state.decode() if isinstance(row.state, bytes) else row.state
-    return View(node, row.affiliation or "none", state or "")
+def _view(row: Row) -> View:
+    node_id, user_id, username, home, name, config, created, affiliation, state = row
+    node = Node(node_id, user_id, text(username), text(home), text(name), config, created)
+    return View(node, text(affiliation or "none"), text(state or ""))

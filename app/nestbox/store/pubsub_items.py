@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, delete, func, select
+from sqlalchemy import delete, func, select
 
 from nestbox.store.database import Database
 from nestbox.store.errors import StoreFull
 from nestbox.store.pubsub import lock_node, trim
-from nestbox.store.reader import Reader, text
-from nestbox.store.reader import Row as RawRow
+from nestbox.store.reader import Reader, Row, text
 from nestbox.store.schema import pubsub_items
 from nestbox.store.upsert import upsert
 
@@ -19,6 +18,9 @@ __all__ = ["Item", "Last", "Page", "PubsubItems"]
 
 _CHUNK = 100  # homes asked for at once; they have no more than 2,000 such nodes, or the newest count
 _ROW_BYTES = 64  # what an item costs beside its payload and id
+_SEQ_MAX = 2**63 - 1
+_SIZES = "SELECT seq, size FROM pubsub_items WHERE node_id IN ({})"
+_ITEMS = "SELECT name, payload, publisher, seq FROM pubsub_items WHERE node_id IN ({})"
 # Asked at each login of a client that wants to hear of nodes.
 _LAST = """
 SELECT n.home, n.name, n.config_json, p.affiliation, r.subscription, r.groups_json,
@@ -122,22 +124,15 @@ class PubsubItems:
 
     async def named(self, node_id: int, names: Sequence[str], max_bytes: int) -> Page:
         """The items of these ids, where there are such: about ``max_bytes``, but at least one."""
-        items = pubsub_items
-        where = [items.c.node_id == node_id, items.c.name.in_(names)]
-        async with self._database.read() as connection:
-            sizes = select(items.c.seq, items.c.size).where(*where).order_by(items.c.seq)
-            rows = (await connection.execute(sizes)).all()
-            seqs = _fitting(rows, max_bytes)
-            query = select(items).where(items.c.node_id == node_id, items.c.seq.in_(seqs)).order_by(items.c.seq)
-            found = [_item(row) for row in await connection.execute(query)] if seqs else []
-        return Page(found, len(rows))
+        rows = await self._reader.rows(_SIZES + " AND name IN ({}) ORDER BY seq", [node_id], list(names))
+        seqs = _fitting(rows, max_bytes)
+        found = await self._reader.rows(_ITEMS + " AND seq IN ({}) ORDER BY seq", [node_id], seqs) if seqs else []
+        return Page([_item(row) for row in found], len(rows))
 
     async def names(self, node_id: int, limit: int) -> list[str]:
         """The ids of a node's newest ``limit`` items, in the order of publication."""
-        query = select(pubsub_items.c.name).where(pubsub_items.c.node_id == node_id)
-        async with self._database.read() as connection:
-            found = list((await connection.execute(query.order_by(pubsub_items.c.seq.desc()).limit(limit))).scalars())
-        return found[::-1]
+        statement = "SELECT name FROM pubsub_items WHERE node_id IN ({}) ORDER BY seq DESC LIMIT {}"
+        return [text(row[0]) for row in reversed(await self._reader.rows(statement, [node_id], [limit]))]
 
     async def page(
         self,
@@ -153,27 +148,24 @@ class PubsubItems:
 
         ``after`` and ``before`` are ids, exclusive; None when there is no such item.
         """
-        items = pubsub_items
-        where: list[ColumnElement[bool]] = [items.c.node_id == node_id]
-        async with self._database.read() as connection:
-            count = (await connection.execute(select(func.count()).select_from(items).where(*where))).scalar_one()
-            for name, is_after in ((after, True), (before, False)):
-                if name is None:
-                    continue
-                place = select(items.c.seq).where(items.c.node_id == node_id, items.c.name == name)
-                seq = (await connection.execute(place)).scalar_one_or_none()
-                if seq is None:
-                    return None
-                where.append(items.c.seq > seq if is_after else items.c.seq < seq)
-            order = items.c.seq.desc() if backward else items.c.seq
-            sizes = select(items.c.seq, items.c.size).where(*where).order_by(order).limit(limit)
-            seqs = _fitting((await connection.execute(sizes)).all(), max_bytes)
-            found = []
-            if seqs:
-                inside = items.c.seq.between(min(seqs), max(seqs))
-                query = select(items).where(items.c.node_id == node_id, inside).order_by(items.c.seq)
-                found = [_item(row) for row in await connection.execute(query)]
-        return Page(found, count)
+        rows = self._reader.rows
+        low, high = 0, _SEQ_MAX
+        for name in (after, before):
+            if name is None:
+                continue
+            place = await rows(_SIZES + " AND name IN ({})", [node_id], [name])
+            if not place:
+                return None
+            low, high = (place[0][0], high) if name is after else (low, place[0][0])
+        order = "DESC" if backward else "ASC"
+        inside = f"{_SIZES} AND seq > {{}} AND seq < {{}} ORDER BY seq {order} LIMIT {{}}"
+        seqs = _fitting(await rows(inside, [node_id], [low], [high], [limit]), max_bytes)
+        found: Sequence[Row] = []
+        if seqs:
+            between = _ITEMS + " AND seq BETWEEN {} AND {} ORDER BY seq"
+            found = await rows(between, [node_id], [min(seqs)], [max(seqs)])
+        count = await rows("SELECT COUNT(*) FROM pubsub_items WHERE node_id IN ({})", [node_id])
+        return Page([_item(row) for row in found], count[0][0])
 
     async def last(
         self, homes: Sequence[str], names: Collection[str], asker: str, addresses: Collection[str], since: int = 0
@@ -192,23 +184,23 @@ class PubsubItems:
         return found
 
 
-def _last(row: RawRow) -> Last:
-    home, node, config, affiliation, subscription, groups_json, name, payload, publisher, seq, node_id = row
-    item = Item(text(name), payload, text(publisher), seq)
+def _last(row: Row) -> Last:
+    home, node, config, affiliation, subscription, groups_json, *item, node_id = row
     affiliation, subscription = text(affiliation or "none"), text(subscription or "none")
-    return Last(text(home), text(node), config, affiliation, subscription, groups_json or b"[]", node_id, item)
+    return Last(text(home), text(node), config, affiliation, subscription, groups_json or b"[]", node_id, _item(item))
 
 
-def _item(row: Row[tuple[object, ...]]) -> Item:
-    return Item(row.name, row.payload, row.publisher, row.seq)
+def _item(row: Sequence[Any]) -> Item:
+    name, payload, publisher, seq = row
+    return Item(text(name), payload, text(publisher), seq)
 
 
-def _fitting(rows: Sequence[Row[tuple[int, int]]], max_bytes: int) -> list[int]:
-    """The numbers of the first rows that fit into so many bytes, one at the least."""
+def _fitting(rows: Sequence[Row], max_bytes: int) -> list[int]:
+    """Of (number, size) the numbers of the first that fit into so many bytes, one at the least."""
     fitting: list[int] = []
-    for row in rows:
-        max_bytes -= row.size
+    for seq, size in rows:
+        max_bytes -= size
         if fitting and max_bytes < 0:
             break
-        fitting.append(row.seq)
+        fitting.append(seq)
     return fitting

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from nestbox.store.database import Database
 from nestbox.store.errors import StoreFull
 from nestbox.store.pubsub import lock_node
-from nestbox.store.schema import pubsub_affiliations, pubsub_nodes, pubsub_subscriptions
+from nestbox.store.reader import Reader, text
+from nestbox.store.schema import pubsub_affiliations, pubsub_subscriptions
 from nestbox.store.upsert import upsert
 
 __all__ = ["PubsubPeople", "Subscription"]
+
+
+_SUBSCRIPTIONS = """
+SELECT n.name, s.jid, s.bare, s.state, s.subid FROM pubsub_subscriptions s JOIN pubsub_nodes n ON n.id = s.node_id
+WHERE {} ORDER BY n.name, s.jid
+"""
 
 
 class Subscription(NamedTuple):
@@ -32,15 +39,14 @@ class PubsubPeople:
     Every method may raise StoreError.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
+        self._reader = reader
 
     async def affiliations(self, node_id: int) -> dict[str, str]:
         """The affiliations of a node by bare JID; those with none are not among them."""
-        table = pubsub_affiliations
-        query = select(table.c.jid, table.c.affiliation).where(table.c.node_id == node_id).order_by(table.c.jid)
-        async with self._database.read() as connection:
-            return {row.jid: row.affiliation for row in await connection.execute(query)}
+        statement = "SELECT jid, affiliation FROM pubsub_affiliations WHERE node_id IN ({}) ORDER BY jid"
+        return {text(jid): text(affiliation) for jid, affiliation in await self._reader.rows(statement, [node_id])}
 
     async def affiliate(
         self, node_id: int, user_id: int, changes: dict[str, tuple[str, int | None]], limit: int, owned: bool
@@ -74,26 +80,19 @@ class PubsubPeople:
 
     async def affiliated(self, home: str, bare: str) -> list[tuple[str, str]]:
         """The nodes of a service where an address is affiliated: (node, affiliation)."""
-        table = pubsub_affiliations
-        query = select(pubsub_nodes.c.name, table.c.affiliation).join_from(table, pubsub_nodes)
-        query = query.where(pubsub_nodes.c.home == home, table.c.jid == bare).order_by(pubsub_nodes.c.name)
-        async with self._database.read() as connection:
-            return [(row.name, row.affiliation) for row in await connection.execute(query)]
+        statement = """SELECT n.name, p.affiliation FROM pubsub_affiliations p JOIN pubsub_nodes n ON n.id = p.node_id
+            WHERE n.home IN ({}) AND p.jid IN ({}) ORDER BY n.name"""
+        return [(text(name), text(what)) for name, what in await self._reader.rows(statement, [home], [bare])]
 
     async def subscriptions(self, node_id: int) -> list[Subscription]:
         """The subscriptions of a node, in the order of their addresses."""
-        return await self._subscriptions(pubsub_subscriptions.c.node_id == node_id)
+        rows = await self._reader.rows(_SUBSCRIPTIONS.format("n.id IN ({})"), [node_id])
+        return [Subscription(*map(text, row)) for row in rows]
 
     async def subscribed(self, home: str, bare: str) -> list[Subscription]:
         """The subscriptions of an address at a service, in the order of nodes and addresses."""
-        return await self._subscriptions(pubsub_nodes.c.home == home, pubsub_subscriptions.c.bare == bare)
-
-    async def _subscriptions(self, *where: ColumnElement[bool]) -> list[Subscription]:
-        table = pubsub_subscriptions
-        query = select(pubsub_nodes.c.name, table.c.jid, table.c.bare, table.c.state, table.c.subid)
-        query = query.join_from(table, pubsub_nodes).where(*where).order_by(pubsub_nodes.c.name, table.c.jid)
-        async with self._database.read() as connection:
-            return [Subscription(*row) for row in await connection.execute(query)]
+        rows = await self._reader.rows(_SUBSCRIPTIONS.format("n.home IN ({}) AND s.bare IN ({})"), [home], [bare])
+        return [Subscription(*map(text, row)) for row in rows]
 
     async def subscribe(
         self, node_id: int, user_id: int, subject_id: int | None, subscription: Subscription, limit: int
