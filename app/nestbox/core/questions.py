@@ -53,6 +53,12 @@ class Questions:
         finally:
             del self._open[iq_id]
 
+    def give_up(self) -> None:
+        """Nobody is waited for any more, since this worker stops."""
+        for to, future in self._open.values():
+            if not future.done():
+                future.set_exception(StanzaError("remote-server-timeout", f"{to} did not answer."))
+
     def answered(self, stanza: Stanza) -> None:
         """An iq of type result or error for the server or an account; one that nobody waits for is dropped."""
         prefix, _, rest = (stanza.id or "").partition("-")

@@ -310,5 +310,6 @@ class Server:
                 _log.exception("a module did not stop in order")
         if self.shared_bus:
             await asyncio.sleep(STOP_SECONDS)
+        self.questions.give_up()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)

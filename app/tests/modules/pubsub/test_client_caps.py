@@ -146,6 +146,16 @@ async def test_who_answers_with_an_error_is_asked_once_and_hears_nothing(world):
     assert not await asked(alice) and alice.session.notify == frozenset()
 
 
+async def test_a_worker_that_stops_waits_for_no_answer(world):
+    alice = await world.client("alice", presence=None)
+    await alice.send(presence("x"))
+    await alice.expect("iq", type="get")
+    server = world.servers[1]
+    assert server._tasks
+    await server.stop()
+    assert not server._tasks
+
+
 @pytest.mark.parametrize(("missed_ms", "expected"), [(10_000, True), (-60_000, False)])
 async def test_a_session_that_is_resumed_elsewhere_goes_on_hearing(world, monkeypatch, missed_ms, expected):
     """It gets what it may have missed on the way, not all that it had long ago."""
