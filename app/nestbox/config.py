@@ -15,6 +15,7 @@ from nestbox.core.jid import prepare_domain, prepare_localpart
 
 __all__ = ["Config", "ConfigError", "load"]
 
+OWN_HOSTS = ("pubsub", "rooms", "upload")  # of the domain, which are the server's
 DEFAULT_PATH = Path("/etc/nestbox/nestbox.yml")
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -256,9 +257,10 @@ def load(path: str | Path = DEFAULT_PATH) -> Config:
             component.host = prepare_domain(component.host)
     except (ValueError, UnicodeError) as error:
         raise ConfigError(f"{path}: {error}.") from error
-    hosts = [config.domain, *(component.host for component in config.components)]
+    own = [config.domain, *(f"{name}.{config.domain}" for name in OWN_HOSTS)]
+    hosts = own + [component.host for component in config.components]
     if len(set(hosts)) < len(hosts):
-        raise ConfigError(f"{path}: each of the components needs a host of its own, other than {config.domain}.")
+        raise ConfigError(f"{path}: each of the components needs a host of its own, and none of {', '.join(own)}.")
     for service in config.external_services:
         if service.type.startswith("turn") != bool(service.secret):
             raise ConfigError(f"{path}: external_services: a TURN server needs a secret, a STUN server has none.")

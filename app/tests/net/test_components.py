@@ -658,6 +658,7 @@ async def test_without_components_nobody_listens(config, tmp_path):
     "components",
     [
         "[{host: nestbox.test, secret: 0123456789abcdef}]",
+        "[{host: rooms.nestbox.test, secret: 0123456789abcdef}]",
         "[{host: a.b, secret: 0123456789abcdef}, {host: A.B, secret: 0123456789abcdef}]",
         "[{host: a.b, secret: short}]",
         "[{host: a.b, secret: '0123456789abcdef&'}]",
