@@ -93,7 +93,7 @@ class Site:
                 "web": {"https_url": self.url, "root": str(web) if web else None},
             }
             config.write_text(yaml.safe_dump(settings))
-            self.workers.append(Worker(number, config, port, metrics, component, self.log))
+            self.workers.append(Worker(number, config, port, metrics, self.log, component))
         (folder / "haproxy.pem").write_text(certificate.read_text() + key.read_text())
 
     def __getitem__(self, number: int) -> Worker:
