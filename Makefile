@@ -33,6 +33,9 @@ molecule:  ## Run one Molecule scenario: make molecule ROLE=haproxy
 bench: venv  ## Measure memory and CPU of the IM server, print the tables
 	@bench/run
 
+chaos: venv  ## Kill workers, Valkey and MariaDB under load and look for lost messages (ARGS="--kills 100 --seed 2")
+	@bench/chaos $(ARGS)
+
 requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 	uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --quiet requirements.in -o requirements.txt
@@ -40,4 +43,4 @@ requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 clean:  ## Remove the virtual environment and the tests' leftovers
 	rm -rf .venv .ansible .test .cache
 
-.PHONY: help venv demo demo-down serve test lint test-app molecule bench requirements clean
+.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos requirements clean

@@ -178,8 +178,15 @@ class Valkey:
 
     def stop(self) -> None:
         """End it; what it held is gone."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(how)
             self._process.wait(20)
             self._process = None
 

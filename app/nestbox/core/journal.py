@@ -105,15 +105,26 @@ class Journal:
         self._bus.post(_key(session.sm_id), fields, gone)
         session.journaled = (sm.acked, sm.sent, what)
 
-    async def recover(self, sm_id: str) -> Snapshot | None:
-        """The session of a dead worker; None where there is no journal."""
-        fields = await self._bus.hgetall(_key(sm_id))
+    async def whose(self, sm_id: str) -> str | None:
+        """The bare JID whose journal it is; None where there is none, or somebody has recovered it."""
+        what = await self._bus.hget(_key(sm_id), _WHAT)
+        return None if what is None else _decode(what).entry.bare
+
+    def discard(self, sm_id: str) -> None:
+        """Remove the journal of a session that was recovered."""
         self._bus.discard(_key(sm_id))
+
+    async def recover(self, sm_id: str) -> Snapshot | None:
+        """The session of a dead worker, for one of those that ask; None where there is no journal.
+
+        Raises StoreError, and then leaves the journal as it is.
+        """
+        stored = await self._server.store.streams.received(sm_id)
+        fields = await self._bus.hgetall(_key(sm_id))
         what, counts = fields.pop(_WHAT, None), fields.pop(_HOW_FAR, None)
-        if what is None or counts is None:
+        if what is None or counts is None or not await self._bus.hdel(_key(sm_id), _WHAT):
             return None
         received, acked = _COUNTS.unpack(counts)
-        stored = await self._server.store.streams.received(sm_id)
         if stored is not None and 0 < (stored - received) % _WRAP < _WRAP // 2:
             received = stored
         numbers = sorted((int(number) - acked) % _WRAP for number in fields)

@@ -6,6 +6,7 @@ a stanza asks nobody; after a gap (a reconnect of the bus) the copy is read anew
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 KEY = "sessions"
+FORGET_AT_ONCE = 50  # sessions of a dead worker that are looked after side by side
 _log = logging.getLogger("nestbox.registry")
 _NOBODY: dict[str, Entry] = {}
 
@@ -174,7 +176,7 @@ _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
-async def _cannot(entry: Entry) -> bool:
+async def _cannot(stream: str) -> bool:
     return False
 
 
@@ -191,8 +193,8 @@ class Registry:
         self.on(Part, self._part)
         # Called for a session of ours that another worker has taken over, as it held us for dead.
         self.fenced: Callable[[Session], None] = lambda session: None
-        # Puts the session of a dead worker away for its client; False where that cannot be.
-        self.recover: Callable[[Entry], Awaitable[bool]] = _cannot
+        # Puts the session of a dead worker away for its client, by its stream's id; False where that cannot be.
+        self.recover: Callable[[str], Awaitable[bool]] = _cannot
         # Called for an entry of a dead worker that could not be put away: its presence must be taken back.
         self.lost: Callable[[Entry], None] = lambda entry: None
         # On every worker: an entry is new or changed; is no more (or was put away to be resumed); all were read anew;
@@ -294,8 +296,8 @@ class Registry:
         return self._forget_all(lost)
 
     async def _forget_all(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            await self._forget(entry)
+        for start in range(0, len(entries), FORGET_AT_ONCE):
+            await asyncio.gather(*map(self._forget, entries[start : start + FORGET_AT_ONCE]))
 
     async def _forget(self, entry: Entry) -> None:
         raw = await self._bus.hget(KEY, entry.jid)
@@ -303,7 +305,7 @@ class Registry:
             return  # the address has a new holder, or another worker was quicker
         # Several workers notice a death; the one that removes the field reports it.
         if await self._bus.hdel(KEY, entry.jid):
-            recovered = bool(entry.stream) and await self.recover(entry)
+            recovered = bool(entry.stream) and await self.recover(entry.stream)
             self._bus.broadcast(encode(Drop(entry.bare, entry.resource, entry.uid, recovered)))
             if not recovered:
                 self.lost(entry)

@@ -20,9 +20,9 @@ import msgspec
 from nestbox.core import registry as reg
 from nestbox.core.errors import StreamError
 from nestbox.core.journal import Journal
-from nestbox.core.registry import Entry
 from nestbox.core.session import Link, Session, Snapshot
 from nestbox.protocol.sm import AckQueue
+from nestbox.store.errors import StoreError
 from nestbox.wire.stanza import parse_stanza
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PARKED", "Resumption"]
 
 CLAIM_SECONDS = 3.0  # how long the other workers may take to say whether they have a session
+RECOVERY_PAUSE = 0.05  # seconds between two looks at whether a dead worker's session is put away
 PARKED = "parked"  # hash on the bus: what was put away, by id, and until when (Unix seconds)
 PARKED_SPARE = 600  # seconds for which it stays readable after that, for whoever ends it
 MOVED_MAX = 1_000  # sessions of which we remember where they went
@@ -190,8 +191,20 @@ class Resumption:
         finally:
             if self._claims.get(sm_id) is claim:
                 del self._claims[sm_id]
-        if sm_id not in self._sessions:
-            await self._take_parked(sm_id, user)  # a worker may have stopped meanwhile
+        if sm_id not in self._sessions and not await self._take_parked(sm_id, user):  # a worker may have stopped
+            await self._await_recovery(sm_id, user)
+
+    async def _await_recovery(self, sm_id: str, user: User) -> None:
+        """The worker has died: another puts its sessions away at this moment, or has died at that, too."""
+        tries = int(CLAIM_SECONDS / RECOVERY_PAUSE)
+        while tries and self._journal is not None and await self._journal.whose(sm_id) == user.jid:
+            tries -= 1
+            if not tries and all(held.stream != sm_id for held in self._server.registry.of(user.jid).values()):
+                await self._recover(sm_id)
+            if await self._take_parked(sm_id, user):
+                return
+            await asyncio.sleep(RECOVERY_PAUSE)
+        await self._take_parked(sm_id, user)  # it may have been put away between two questions
 
     def _claimed(self, op: reg.Claimed) -> None:
         claim = self._claims.get(op.sm_id)
@@ -242,7 +255,9 @@ class Resumption:
         session.sm_id = snapshot.sm_id
         session.sm = self.queue()
         session.sm.restore(snapshot.acked, snapshot.queue)
-        session.sm.lenient = snapshot.recovered
+        if snapshot.recovered:
+            session.sm.lenient = True
+            session.replayed = frozenset(snapshot.queue)
         session.overflow = self._overflow
         session.received = snapshot.received
         session.presence = snapshot.presence
@@ -276,18 +291,24 @@ class Resumption:
         if claim is not None:
             claim.answered.set()
 
-    async def _recover(self, entry: Entry) -> bool:
+    async def _recover(self, sm_id: str) -> bool:
         """Put away a session of a dead worker, as that would have done when it stopped; False where that cannot be.
 
         The new ``uid`` is a fencing token: a worker that was only thought dead loses the session.
         """
-        snapshot = await self._journal.recover(entry.stream)
+        try:
+            snapshot = await self._journal.recover(sm_id)
+        except StoreError as error:
+            _log.warning("a session of a dead worker is not put away until its client comes: %s", error)
+            await self._server.bus.hset(PARKED, sm_id, self._until())
+            return True
         if snapshot is None:
             return False
         self._server.counts.recovered += 1
         uid = self._server.ids.next()
         entry = msgspec.structs.replace(snapshot.entry, uid=uid, was=snapshot.entry.uid, priority=None)
-        await self._put_away(entry.stream, _encode(msgspec.structs.replace(snapshot, entry=entry)))
+        await self._put_away(sm_id, _encode(msgspec.structs.replace(snapshot, entry=entry)))
+        self._journal.discard(sm_id)
         return True
 
     async def bus_was_away(self) -> None:
@@ -329,7 +350,10 @@ class Resumption:
     async def _put_away(self, sm_id: str, snapshot: bytes) -> None:
         bus, seconds = self._server.bus, self._server.config.limits.resume_seconds
         await bus.set(f"sm:{sm_id}", snapshot, seconds + PARKED_SPARE)
-        await bus.hset(PARKED, sm_id, str(int(time.time() + seconds)).encode())
+        await bus.hset(PARKED, sm_id, self._until())
+
+    def _until(self) -> bytes:
+        return str(int(time.time() + self._server.config.limits.resume_seconds)).encode()
 
     async def _take_parked(self, sm_id: str, user: User) -> bool:
         bus = self._server.bus
@@ -350,6 +374,8 @@ class Resumption:
         for sm_id, until in (await bus.hgetall(PARKED)).items():
             if int(until) < now and await bus.hdel(PARKED, sm_id):
                 raw = await bus.take(f"sm:{sm_id}")
+                if raw is None and self._journal is not None and await self._recover(sm_id):
+                    raw = await bus.take(f"sm:{sm_id}")
                 if raw is None:
                     continue
                 user = await self._server.users.load(_decode(raw).entry.bare.partition("@")[0])

@@ -65,6 +65,7 @@ class Session:
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
+    ``replayed`` is what was on its way to the client when its worker died, which may stand in the store, too;
     ``told`` is the last ``h`` that the client was sent; ``journaled`` is what the journal has of it: the numbers before
     the first and of the last stanza, and what the session was then;
     ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
@@ -98,6 +99,7 @@ class Session:
         "pending",
         "presence",
         "received",
+        "replayed",
         "sm",
         "sm_id",
         "told",
@@ -130,6 +132,7 @@ class Session:
         self.sm_id: str | None = None
         self.received = 0
         self.told = 0
+        self.replayed: frozenset[bytes] = frozenset()
         self.journal: Journal | None = None
         self.journaled: tuple[int, int, tuple[object, ...]] | None = None
         self.pending: deque[tuple[int, int]] | None = None
