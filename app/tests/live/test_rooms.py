@@ -103,7 +103,7 @@ async def test_a_killed_worker_takes_nobody_else_out(cluster, person):
     cluster[1].end(signal.SIGKILL)
     cluster[1].start()
     async with asyncio.timeout(30):
-        while (await gone.get())["muc"]["nick"] != "Anna":
+        while (await gone.get())["from"].resource != "Anna":
             pass
     ben.send_message(ROOM, "still here?", mtype="groupchat")
     assert (await hears(cleo, "still here?"))["from"] == f"{ROOM}/Ben"

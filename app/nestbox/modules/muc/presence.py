@@ -14,7 +14,7 @@ from nestbox.modules.muc.room import OCCUPANT_ID, Room
 from nestbox.modules.muc.stanzas import MUC_X, USER_X, message
 from nestbox.wire import ns
 from nestbox.wire.element import Element, to_bytes
-from nestbox.wire.stanza import Stanza
+from nestbox.wire.stanza import Stanza, iq_error
 
 __all__ = ["handle", "leave", "left_empty", "remove", "show_all"]
 
@@ -26,7 +26,32 @@ _OURS = frozenset((MUC_X, USER_X, OCCUPANT_ID, f"{{{ns.HATS}}}hats"))
 
 
 def handle(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
-    """A presence for the room or a nick in it. Raises StanzaError."""
+    """A presence for the room or a nick in it; what is refused is told in the form of section 7.2."""
+    try:
+        outcome = _handle(room, sender, to, stanza)
+    except StanzaError as error:
+        return _refuse(room, stanza, error)
+    return outcome if isinstance(outcome, int) else _later(room, stanza, outcome)
+
+
+async def _later(room: Room, stanza: Stanza, outcome: Awaitable[int]) -> int:
+    try:
+        return await outcome
+    except StanzaError as error:
+        return _refuse(room, stanza, error)
+
+
+def _refuse(room: Room, stanza: Stanza, error: StanzaError) -> int:
+    """Clients know by the ``<x/>`` that it is an answer to their entering."""
+    told = error.element()
+    told.set("by", room.address)
+    answer = iq_error(stanza, told)
+    answer.element.insert(0, Element(MUC_X))
+    room.server.router.send(answer)
+    return 0
+
+
+def _handle(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
     seat = room.seats.get(str(sender))
     kind = stanza.type
     if kind in ("unavailable", "error"):

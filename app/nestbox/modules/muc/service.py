@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 SWEEP_SECONDS = 60.0  # between looks at rooms that nobody is in; one that was not used for that long is closed
+OPEN_MAX = 5_000  # rooms that may be open while nobody is in them, such as names that somebody tries
+FRESH_SECONDS = 1.0  # for which a room that was just opened waits for the stanza that it was opened for
 AWAY_SPARE = 60  # seconds for which a seat is kept after its session can no longer be resumed
 REPLAY_MAX = 200  # messages for one who was away
 _decode_record = msgspec.msgpack.Decoder(Record).decode
@@ -115,6 +117,8 @@ class Service:
         if room.id and not room.seats:
             presence.left_empty(room)
         self._sweep_later()
+        if len(self.rooms) > OPEN_MAX:
+            self._close_empty(FRESH_SECONDS)
         return room
 
     @staticmethod
@@ -175,15 +179,20 @@ class Service:
 
     def _sweep(self) -> None:
         self._sweeping = False
-        now, clock = asyncio.get_running_loop().time(), int(time.time())
+        self._close_empty(SWEEP_SECONDS)
         for room in list(self.rooms.values()):
-            if not room.seats and not room.busy and now - room.used > SWEEP_SECONDS:
-                self.forget(room)
-                self.server.spawn(self.ownership.release(room.name))
-            elif any(seat.away_since for seat in room.seats.values()):
-                self.check_seats(room, clock)
+            if any(seat.away_since for seat in room.seats.values()):
+                self.check_seats(room)
         if self.rooms:
             self._sweep_later()
+
+    def _close_empty(self, seconds: float) -> None:
+        """Close rooms in which nobody is, and which were not used for so long."""
+        now = asyncio.get_running_loop().time()
+        for room in list(self.rooms.values()):
+            if not room.seats and not room.busy and now - room.used >= seconds:
+                self.forget(room)
+                self.server.spawn(self.ownership.release(room.name))
 
     # sessions come and go
 
@@ -208,7 +217,8 @@ class Service:
                 seat.away_since, seat.missed = int(time.time()), self.server.ids.next()
                 room.keep([seat])
             else:
-                presence.leave(room, seat, (333,))
+                failed = entry.worker not in self.server.bus.workers()
+                presence.leave(room, seat, (333,) if failed else ())
 
     def _entered(self, entry: Entry) -> None:
         for room in list(self.seated.get(entry.jid, ())):

@@ -68,7 +68,9 @@ async def test_who_may_not_enter_is_told_why(world, settings, error):
     await make(world, **settings)
     ben = await world.client("ben", worker=2)
     await enter(ben, "Ben", inner="<password>wrong</password>")
-    assert condition(await ben.expect("presence", type="error")) == error
+    told = await ben.expect("presence", type="error")
+    assert condition(told) == error and told.from_ == f"{ROOM}/Ben" and told.has(f"{{{MUC}}}x")
+    assert told.find("{jabber:client}error").get("by") == ROOM
     await ben.nothing("presence")
 
 
@@ -195,7 +197,7 @@ async def test_the_end_of_a_session_is_the_end_of_its_seat(world, end):
     else:
         await getattr(ben, end)()
     gone = await anna.expect("presence", from_=f"{ROOM}/Ben", type="unavailable")
-    assert item(gone)["role"] == "none"
+    assert item(gone)["role"] == "none" and codes(gone) == set()
     await anna.nothing("presence", from_=f"{ROOM}/Ben")
     assert world.hub.hashes["muc:tea"].keys() == {anna.jid}
 

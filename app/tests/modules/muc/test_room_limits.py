@@ -107,6 +107,22 @@ async def test_long_presences_reasons_and_lists_are_refused(world):
     assert condition(answer) == "policy-violation"
 
 
+async def test_names_that_somebody_tries_are_forgotten(world, monkeypatch):
+    monkeypatch.setattr("nestbox.modules.muc.service.OPEN_MAX", 5)
+    anna = await make(world)
+    ben = await world.client("ben", worker=1)
+    rooms = world.servers[1].router.hosts[HOST].__self__.rooms
+    for number in range(20):
+        await ben.iq("get", "<ping xmlns='urn:xmpp:ping'/>", f"none{number}@{HOST}")
+        for room in rooms.values():
+            room.used -= 2.0
+    await world.settle()
+    assert 2 <= len(rooms) <= 6 and "tea" in rooms
+    assert len(world.hub.hashes["muc-owners"]) <= 6
+    await say(anna, "still open")
+    await anna.expect("message", type="groupchat")
+
+
 class Ear:
     """A client's link that only counts what it is sent."""
 
