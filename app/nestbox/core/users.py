@@ -126,9 +126,11 @@ class Users:
 
     def roster_changed(self, bare: str) -> None:
         """Forget what is remembered of a roster: someone changed it, here or on another worker."""
-        user = self.peek(bare.partition("@")[0])
+        username = bare.partition("@")[0]
+        user = self._recent.get(username) or self._live.get(username)
         if user is not None:
             _forget_roster(user)
+        self._touch(username)
 
     def waiting(self, op: Waiting) -> None:
         """Something waits for an account from now on, put into the store here or by another worker."""
@@ -201,6 +203,8 @@ class Users:
         user.offline = profile.offline
         user.requests = profile.requests
         _forget_roster(user)
+        if profile.empty_roster is not None:
+            user.contacts, user.roster = {}, (profile.empty_roster, b"")
         self._live[username] = user
         self._remember(username, user)
 

@@ -24,18 +24,22 @@ SELECT a.username, a.id, a.enabled, a.created, a.photo, p.prefs_json,
   EXISTS (SELECT 1 FROM push s WHERE s.user_id = a.id),
   EXISTS (SELECT 1 FROM offline o WHERE o.user_id = a.id),
   EXISTS (SELECT 1 FROM roster_requests q WHERE q.user_id = a.id),
+  EXISTS (SELECT 1 FROM roster r WHERE r.user_id = a.id AND r.subscription <> 'remove'), a.roster_ver,
   {_KEYS}
 FROM accounts a LEFT JOIN archive_prefs p ON p.user_id = a.id {_JOINS}
 WHERE a.username IN ({{}})
 """
 _BLOCKED = "SELECT user_id, jid FROM blocking WHERE user_id IN ({})"
 _PUSHES = "SELECT user_id, jid, node, resource, options FROM push WHERE user_id IN ({})"
-_FIRST_KEY = 10  # column
+_FIRST_KEY = 12  # column
 
 
 @dataclass(slots=True)
 class Profile:
-    """An account with its keys; ``offline`` and ``requests`` say whether messages, or asking contacts, wait for it."""
+    """An account with its keys; ``offline`` and ``requests`` say whether messages, or asking contacts, wait for it.
+
+    ``empty_roster`` is the version of its roster when that has no contacts, else None.
+    """
 
     account: Account
     prefs: Prefs
@@ -43,6 +47,7 @@ class Profile:
     pushes: tuple[Registration, ...]
     offline: bool
     requests: bool
+    empty_roster: int | None
 
 
 class Profiles:
@@ -59,7 +64,9 @@ class Profiles:
         if not rows:
             return None
         row = rows[0]
-        _, user_id, enabled, created, photo, prefs, blocks, pushes, offline, requests = row[:_FIRST_KEY]
+        _, user_id, enabled, created, photo, prefs, blocks, pushes, offline, requests, roster, version = row[
+            :_FIRST_KEY
+        ]
         account = Account(user_id, username, bool(enabled), created, _keys(row), text(photo or ""))
         blocked = await self._blocked.get(user_id) if blocks else ()
         registered = await self._pushes.get(user_id) if pushes else ()
@@ -70,6 +77,7 @@ class Profiles:
             tuple(Registration(*map(text, names), options) for _, *names, options in registered),
             bool(offline),
             bool(requests),
+            None if roster else version,
         )
 
 

@@ -27,7 +27,8 @@ def names(result) -> list[str]:
 
 async def test_a_login_reads_nothing_where_nothing_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     store = world.servers[1].store
-    for where, name in ((store.offline, "fetch"), (store.roster, "requests"), (store.roster, "items")):
+    roster = store.roster
+    for where, name in ((store.offline, "fetch"), (roster, "requests"), (roster, "items"), (roster, "load")):
         forbid(monkeypatch, where, name)
     bob = await world.client("bob")
     assert names(await bob.iq("get", ROSTER)) == []
@@ -119,6 +120,7 @@ async def test_a_roster_is_read_once_until_it_changes(world: World, monkeypatch:
     two = await world.client("alice", "two", worker=2)
     item = "<query xmlns='jabber:iq:roster'><item jid='{}' name='B &amp; \"C\"'><group>F &lt;</group></item></query>"
     await one.iq("set", item.format("bob@x.org"))
+    await world.settle()
     assert names(await two.iq("get", ROSTER)) == ["bob@x.org"]
     load, loads = world.servers[2].store.roster.load, []
 
@@ -167,3 +169,43 @@ async def test_after_a_gap_of_the_bus_nothing_is_believed(world: World) -> None:
     assert two.session.user.offline
     assert two.session.user.requests
     assert names(await two.iq("get", ROSTER)) == ["bob@x.org"]
+
+
+async def test_who_asks_before_the_change_is_known_is_told_of_it(world: World) -> None:
+    """Worker 2 answers from memory what worker 1 has just changed, so that a push has to follow."""
+    one = await world.client("alice", "one", worker=1)
+    two = await world.client("alice", "two", worker=2)
+    await one.iq("set", "<query xmlns='jabber:iq:roster'><item jid='bob@x.org'/></query>")
+    known = names(await two.iq("get", ROSTER))
+    if not known:
+        push = await two.expect("iq", type="set")
+        known = names(push)
+    assert known == ["bob@x.org"]
+
+
+async def test_a_roster_that_gets_its_first_contact_while_the_account_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.user("bob")
+    one = await world.client("bob", "one", worker=1)
+    users, profiles = world.servers[2].users, world.servers[2].store.profiles
+    read, started, gate, reads = profiles.get, asyncio.Event(), asyncio.Event(), []
+
+    async def slow(username: str):
+        profile = await read(username)
+        reads.append(profile.empty_roster)
+        if len(reads) == 1:
+            started.set()
+            await gate.wait()
+        return profile
+
+    monkeypatch.setattr(profiles, "get", slow)
+    users._recent.clear()
+    users._live.clear()
+    loading = asyncio.create_task(users.load("bob"))
+    await started.wait()
+    await one.iq("set", "<query xmlns='jabber:iq:roster'><item jid='a@x.org'/></query>")
+    await world.settle()
+    gate.set()
+    assert await users.contacts(await loading) == {"a@x.org": "none"}
+    assert reads == [0, None]

@@ -31,6 +31,11 @@ async def test_a_profile_has_all_that_a_login_needs(store: Store) -> None:
     assert (profile.offline, profile.requests, profile.account.enabled) == (True, True, False)
     assert profile.account.photo == "ab" * 20
     assert set((await store.profiles.get("old")).account.keys) == {"SHA-1"}
+    assert profile.empty_roster == 0
+    await store.roster.put(alice.id, RosterItem("a@x"))
+    assert (await store.profiles.get("alice")).empty_roster is None
+    await store.roster.remove(alice.id, "a@x")
+    assert (await store.profiles.get("alice")).empty_roster == 2
     assert await store.profiles.get("nobody") is None
     assert await store.profiles.get("Alice") is None  # names are compared byte by byte
     assert await store.profiles.get("x' OR 1=1 -- ") is None
