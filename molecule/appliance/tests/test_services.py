@@ -29,7 +29,7 @@ def test_a_list_of_omemo_devices_is_read_and_announced_on_another_worker(applian
 
     async def publish() -> None:
         async with appliance.on_each_worker("ada") as ada, appliance.tcp("bob", 5223) as bob:
-            heard = ada[2].wait_until("pubsub_publish", 20)
+            heard = asyncio.create_task(ada[2].wait_until("pubsub_publish", 20))
             ada[2].plugin["xep_0030"].add_feature(f"{OMEMO}+notify")
             await ada[2].plugin["xep_0115"].update_caps()
             form = ada[1].plugin["xep_0004"].make_form("submit")
