@@ -176,6 +176,7 @@ async def measure(peer: Peer, arguments: argparse.Namespace) -> dict[str, float]
 async def measure_room(peer: Peer, arguments: argparse.Namespace) -> dict[str, float]:
     """Let a hundred people talk in a room, and look at the CPU for each stanza that one of them is sent."""
     room = f"bench@rooms.{DOMAIN}"
+    await asyncio.sleep(1)  # a peer's port opens a little after it says that it has started
     names = users(arguments.occupants)
     clients = await log_in(names, PASSWORD, DOMAIN, peer.address, websocket=peer.websocket, proxy=peer.proxy)
     await enter(clients, room)
@@ -226,7 +227,7 @@ def rows(arguments: argparse.Namespace, accounts: int, measure_: Measure) -> Ite
     """Start each server in turn and measure it: its name and what was found."""
     for make, archive, websocket in ROWS:
         name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
-        if arguments.only.lower() not in name.lower():
+        if not accounts or arguments.only.lower() not in name.lower():
             continue
         if make is prosody and not shutil.which("prosody"):
             print(f"| {name} | not installed |")
@@ -236,6 +237,18 @@ def rows(arguments: argparse.Namespace, accounts: int, measure_: Measure) -> Ite
             make(Path(folder), accounts, archive=archive, websocket=websocket) as peer,
         ):
             yield name, asyncio.run(measure_(peer, arguments))
+
+
+def print_room(arguments: argparse.Namespace) -> None:
+    """The table of a room in which people talk."""
+    print(f"\nA room of {arguments.occupants}, {arguments.room_rate:.0f} messages/s:\n")
+    print("| server, archive, transport | CPU us/stanza delivered | p50 / p99 ms | lost |\n| --- | --- | --- | --- |")
+    for name, row in rows(arguments, arguments.occupants, measure_room):
+        print(
+            f"| {name} | {row['cpu_us']:.1f} | {row['p50_ms']:.2f} / {row['p99_ms']:.1f} "
+            f"| {row['due'] - row['received']:.0f} |",
+            flush=True,
+        )
 
 
 def machine() -> str:
@@ -264,7 +277,7 @@ def main() -> None:
         "--history", type=int, default=10_000_000, help="messages of which pages are read, 0: none (%(default)s)"
     )
     parser.add_argument("--only", default="", help="only rows whose name contains this, such as 'Nestbox mariadb'")
-    parser.add_argument("--occupants", type=int, default=100, help="people in the room (%(default)s)")
+    parser.add_argument("--occupants", type=int, default=100, help="people in the room, 0: none (%(default)s)")
     parser.add_argument("--room-rate", type=float, default=20, help="messages per second in the room (%(default)s)")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -279,24 +292,15 @@ def main() -> None:
     print("| server, archive, transport | KiB/session | PSS MiB, 0 / all online | CPU ms/login | CPU us/message"
           " | database us/message | p50 / p99 ms | lost |")  # fmt: skip
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for make, archive, websocket in ROWS:
-        name = f"{make.__name__.capitalize()}, {archive}, {'WebSocket' if websocket else 'TCP'}"
-        if not arguments.sessions or arguments.only.lower() not in name.lower():
-            continue
-        if make is prosody and not shutil.which("prosody"):
-            print(f"| {name} | not installed | | | | | | |")
-            continue
-        with (
-            tempfile.TemporaryDirectory(prefix="nestbox-bench.") as folder,
-            make(Path(folder), arguments.sessions, archive=archive, websocket=websocket) as peer,
-        ):
-            row = asyncio.run(measure(peer, arguments))
+    for name, row in rows(arguments, arguments.sessions, measure):
         print(
             f"| {name} | {row['kib']:.1f} | {row['empty_mib']:.0f} / {row['full_mib']:.0f} | {row['login_ms']:.1f} "
             f"| {row['cpu_us']:.0f} | {row['database_us']:.0f} | {row['p50_ms']:.2f} / {row['p99_ms']:.1f} "
             f"| {row['sent'] - row['received']:.0f} |",
             flush=True,
         )
+    if arguments.occupants:
+        print_room(arguments)
     if arguments.logins:
         print_logins(arguments.logins, arguments.only)
     if arguments.history:
