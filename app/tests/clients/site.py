@@ -72,7 +72,7 @@ class Site:
         self.bosh = f"{self.url}/http-bind"
         self._folder = folder
         self._numbers = itertools.count(1)
-        self._valkey = Valkey(folder)
+        self._valkey: Valkey | None = None
         self._haproxy: subprocess.Popen[bytes] | None = None
         self.workers = []
         for number in range(1, WORKERS + 1):
@@ -86,7 +86,7 @@ class Site:
                 "workers": WORKERS,
                 "state_dir": str(folder),
                 "database": {"url": database},
-                "bus": {"url": self._valkey.url},
+                "bus": {"url": f"unix://{folder}/bus.sock"},
                 "tls": {"certificate": str(certificate), "key": str(key)},
                 "listen": listen,
                 "components": [{"host": host, "secret": SECRET} for host in COMPONENTS],
@@ -108,6 +108,7 @@ class Site:
 
     def start(self) -> None:
         """Start all and wait until it answers."""
+        self._valkey = Valkey(self._folder)
         for worker in self.workers:
             worker.start()
         servers = {
@@ -150,7 +151,8 @@ class Site:
             self._haproxy.wait(20)
         for worker in self.workers:
             worker.end()
-        self._valkey.stop()
+        if self._valkey is not None:
+            self._valkey.stop()
 
     async def accounts(self) -> list[str]:
         """New accounts for a test, called after `NAMES`; the password is `PASSWORD`."""
