@@ -111,7 +111,6 @@ def server_states(host, worker: int) -> dict[str, str]:
     return {backend: row["status"] for backend, row in statistics(host, worker).items()}
 
 
-def counters(host, worker: int) -> dict[str, int]:
-    """Return how often HAProxy found the worker dead (chkdown), and sent somebody elsewhere from 5222 (wredis)."""
-    rows = statistics(host, worker)
-    return {"chkdown": int(rows["be_http"]["chkdown"]), "wredis": int(rows["be_c2s"]["wredis"])}
+def redispatched(host, worker: int) -> int:
+    """Return how many connections to 5222 were sent elsewhere because they could not be made to this worker."""
+    return int(statistics(host, worker)["be_c2s"]["wredis"])
