@@ -62,6 +62,8 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         path = request.split()[1]
         headers = [line.split(": ", 1) for line in lines if line]
         await reader.readexactly(sum(int(value) for name, value in headers if name.lower() == "content-length"))
+        if path != "/healthz" and os.path.exists(f"{DIRECTORY}/dying"):
+            return writer.close()  # as a process does that is killed with a request in its hands
         if path == "/xmpp-websocket":
             key = next(value for name, value in headers if name.lower() == "sec-websocket-key")
             accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest())

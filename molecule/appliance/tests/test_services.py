@@ -147,7 +147,7 @@ def read_until(pattern):
         said += data
     return found[1]
 bot.sendall(b"<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='bot.nestbox.test'>")
-number = read_until(rb" id=['\"]([^'\"]+)")
+number = read_until(rb" id=.([0-9a-f]+)")
 bot.sendall(b"<handshake>%s</handshake>" % hashlib.sha1(number + b"a-secret-of-the-test").hexdigest().encode())
 print(read_until(rb"(<handshake)").decode())
 """

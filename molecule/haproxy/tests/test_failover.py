@@ -24,7 +24,7 @@ def both_up(host):
 
     wait_for(ready, what="both workers")
     yield
-    host.check_output("rm -f /run/nestbox/*/sick; systemctl start nestbox@1 nestbox@2")
+    host.check_output("rm -f /run/nestbox/*/sick /run/nestbox/*/dying; systemctl start nestbox@1 nestbox@2")
     admin(host, "set server be_http/w1 state ready")
     wait_for(ready, what="both workers")
 
@@ -99,6 +99,22 @@ def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host,
     assert redispatched(host, 1) > before, "nobody met the dead worker: this run shows nothing"
     # Whoever was in the killed worker's hands comes back as an app does: at most one for each client and death.
     assert len(cut_off) <= 8 and len(met) > 100, (len(met), cut_off)
+
+
+def test_a_request_in_a_dying_workers_hands_is_answered_by_another(host, address):
+    """HAProxy asks again for what may be asked twice: a page or a WebSocket. A POST is not repeated."""
+    host.check_output("touch /run/nestbox/1/dying")
+    context = tls_context(host, "http/1.1")
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    posted = []
+    for _ in range(6):
+        with Client(address, 443, context) as client:
+            assert client.request("/")[0] == 200
+        with Client(address, 443, context) as client:
+            assert client.request("/xmpp-websocket", "nestbox.test", *upgrade)[0] == 101
+        with Client(address, 443, context) as client:
+            posted.append(client.request("/invite/token", post="form=1")[0])
+    assert 502 in posted and set(posted) <= {200, 502}
 
 
 def test_an_ill_worker_is_taken_out_and_its_clients_are_sent_away(host, address, connect):
