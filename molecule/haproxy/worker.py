@@ -47,11 +47,6 @@ async def serve_xmpp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await echo(reader, writer)
 
 
-async def serve_component(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await read_proxy_header(reader)
-    await echo(reader, writer)
-
-
 async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         try:
@@ -85,7 +80,7 @@ async def main() -> None:
         ("http", serve_http),
         ("c2s", serve_xmpp),
         ("c2s-tls", serve_xmpp),
-        ("component", serve_component),
+        ("component", echo),
     ]:
         await asyncio.start_unix_server(serve, f"{DIRECTORY}/{name}.sock", backlog=1024)
     await asyncio.Event().wait()

@@ -30,6 +30,9 @@ async def test_presence_in_every_state(world, state):
         await world.servers[1].store.roster.change(
             user.id, jid, lambda contact, jid=jid, its=its, request=request: with_state(contact, jid, its, request), 9
         )
+    for server in world.servers.values():  # the store was changed behind their backs
+        for name in ("alice", "bob"):
+            await server.users.changed(name)
     shows, sees = state.startswith(("from", "both")), state.startswith(("to", "both"))
     alice = await world.client("alice")
     bob = await world.client("bob", worker=2, presence=None)
