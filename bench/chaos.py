@@ -212,8 +212,7 @@ class Person:
         self.unacked.append((self.number, stanza))
         if self.link is not None:
             self.link.send_stanza(stanza)
-            if self.number % 5 == 0:
-                self.link.send(f"<r xmlns='{SM}'/>")
+            self.link.send(f"<r xmlns='{SM}'/>")
 
 
 class Worker:
@@ -261,7 +260,7 @@ class Cluster:
         config = folder / "nestbox.yml"
         config.write_text(
             f"domain: {DOMAIN}\nstate_dir: {folder}\nworkers: {workers}\n"
-            f"database: {{url: '{self.url}', commit_window: {0.5 if broken else 0.02}}}\nbus: {{url: '{self.valkey.url}'}}\n"
+            f"database: {{url: '{self.url}', commit_window: {1.0 if broken else 0.02}}}\nbus: {{url: '{self.valkey.url}'}}\n"
             "tls: {require: false}\nlog: {level: warning}\n"
             f"listen: {{http: 'unix:{folder}/{{worker}}-http.sock', c2s: '', metrics: '', "
             f"c2s_tls: 'unix:{folder}/{{worker}}-c2s.sock'}}\n"

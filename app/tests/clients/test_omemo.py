@@ -50,5 +50,6 @@ async def test_pictures_are_encrypted_too(site, names, person, web_chat):
     assert await ben.fetch_encrypted(link) == PICTURE
     await ben.encrypt(await ben.upload_encrypted("nest.png", PICTURE), names[0])
     await anna.page.locator("img.chat-image").nth(1).wait_for()
-    shown = "(images) => images.map((image) => [new URL(image.src).protocol, image.naturalWidth])"
-    assert await anna.page.eval_on_selector_all("img.chat-image", shown) == [["blob:", 64]] * 2
+    shown = "image => image.naturalWidth === 64 && new URL(image.src).protocol === 'blob:'"
+    images = "[...document.querySelectorAll('img.chat-image')]"
+    await anna.page.wait_for_function(f"{images}.length === 2 && {images}.every({shown})")

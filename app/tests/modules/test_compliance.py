@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import random
 import re
 import socket
 import ssl
@@ -28,6 +27,7 @@ from nestbox.compliance import ROWS, Row, declared, is_met
 from nestbox.config import Config, ExternalService
 from nestbox.store import open_store
 from nestbox.wire.stanza import iq_result, parse_stanza
+from tests.live.conftest import free_port
 
 Exchange = Callable[[World, SimpleNamespace], Awaitable[None]]
 EXCHANGES: dict[tuple[str, str], Exchange] = {}
@@ -70,7 +70,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         await store.close()
 
     asyncio.run(prepare())
-    ports = {name: _free_port() for name in ("c2s", "tls", "http", "component")}
+    ports = {name: free_port() for name in ("c2s", "tls", "http", "component")}
     config = folder / "nestbox.yml"
     config.write_text(
         f"domain: {DOMAIN}\nstate_dir: {folder}\ndatabase: {{url: '{database}'}}\n"
@@ -91,14 +91,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(context=context, **ports)
     process.terminate()
     process.wait(30)
-
-
-def _free_port() -> int:
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.randrange(20_000, 32_000)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 async def features_of(client, to: str) -> set[str]:
