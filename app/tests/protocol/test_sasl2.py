@@ -1,10 +1,9 @@
-"""Logins by XEP-0388 with all that can go with them: bind, resumption, tokens, more keys; right and wrong."""
+"""Logins by XEP-0388, right and wrong."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 
 import pytest
@@ -19,75 +18,23 @@ from nestbox.protocol.events import (
     LoginFailed,
     Lookup,
     StanzaReceived,
-    StoreKeys,
 )
 from nestbox.protocol.fast import Token
-from tests.protocol.driver import AGENT, CERTIFICATE_HASH, DOMAIN, HEADER, OPEN, SASL, TOKENS, Driver
-
-SASL2 = "urn:xmpp:sasl:2"
-BINDING = ("tls-server-end-point", CERTIFICATE_HASH)
-USER_AGENT = f"<user-agent id='{AGENT}'><software>Test</software><device>Phone</device></user-agent>"
-BIND = "<bind xmlns='urn:xmpp:bind:0'><tag>Test</tag></bind>"
-ENABLE = BIND.replace("</bind>", "<enable xmlns='urn:xmpp:sm:3' resume='true'/></bind>")
-NO_BIND = "<stream:features><sm xmlns='urn:xmpp:sm:3'/><limits xmlns='urn:xmpp:stream-limits:0'>"
-
-
-def b64(data: bytes | str) -> str:
-    return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
-
-
-def opened(framing: str = "tcp", binding: bytes | None = CERTIFICATE_HASH, header: str = "", **options) -> Driver:
-    driver = Driver(framing=framing, binding=binding, secret=b"of all workers", **options)
-    driver.feed(header or (HEADER if framing == "tcp" else OPEN))
-    return driver
-
-
-def authenticate(driver: Driver, mechanism: str, initial: bytes | str | None, inline: str = "") -> str:
-    first = f"<initial-response>{b64(initial)}</initial-response>" if initial is not None else ""
-    return driver.feed(f"<authenticate xmlns='{SASL2}' mechanism='{mechanism}'>{first}{inline}</authenticate>")
-
-
-def respond(driver: Driver, message: bytes | str) -> str:
-    return driver.feed(f"<response xmlns='{SASL2}'>{b64(message)}</response>")
-
-
-def payload(answer: str, name: str = "challenge") -> str:
-    found = re.search(f"<{name}(?: xmlns='{SASL2}')?>([^<]*)</{name}>", answer)
-    assert found, answer
-    return base64.b64decode(found[1]).decode()
-
-
-def condition(answer: str) -> str:
-    found = re.match(rf"<failure xmlns='{SASL2}'><([a-z-]+) xmlns='{SASL}'/>(<text>[^<]*</text>)?</failure>", answer)
-    assert found, answer
-    return found[1]
-
-
-def scram(
-    driver: Driver,
-    inline: str = "",
-    name: str = "romeo",
-    password: str = "secret",
-    mechanism: str = "SCRAM-SHA-256-PLUS",
-) -> str:
-    """Run the whole exchange; returns the last answer, having checked the server's signature."""
-    client = ScramClient([mechanism], name, password, channel_binding=BINDING if "PLUS" in mechanism else None)
-    client.set_server_first(payload(authenticate(driver, mechanism, client.get_client_first(), inline)))
-    answer = respond(driver, client.get_client_final())
-    if "<additional-data>" in answer:
-        client.set_server_final(payload(answer, "additional-data"))
-    return answer
-
-
-def plain(driver: Driver, inline: str = "", authzid: str = "", password: str = "secret") -> str:
-    return authenticate(driver, "PLAIN", f"{authzid}\0romeo\0{password}", inline)
-
-
-def with_token(driver: Driver, token: bytes, inline: str = USER_AGENT, fast: str = "", bound: bool = False) -> str:
-    mechanism, data = ("HT-SHA-256-ENDP", CERTIFICATE_HASH) if bound else ("HT-SHA-256-NONE", b"")
-    proof = hmac.digest(token, b"Initiator" + data, "sha256")
-    return authenticate(driver, mechanism, b"romeo\0" + proof, f"<fast xmlns='urn:xmpp:fast:0'{fast}/>{inline}")
-
+from tests.protocol.driver import DOMAIN, HEADER, SASL, Driver
+from tests.protocol.login import (
+    BIND,
+    ENABLE,
+    SASL2,
+    USER_AGENT,
+    authenticate,
+    b64,
+    condition,
+    opened,
+    payload,
+    plain,
+    respond,
+    scram,
+)
 
 # the login alone
 
@@ -297,248 +244,6 @@ def test_a_changed_signature_of_the_offer_is_found_out() -> None:
     assert forged != challenge
     client.set_server_first(forged)
     assert condition(respond(driver, client.get_client_final())) == "not-authorized"
-
-
-# Bind 2 (XEP-0386)
-
-
-def test_bind() -> None:
-    driver = opened()
-    answer = scram(driver, BIND + USER_AGENT)
-    found = re.search(rf"<authorization-identifier>romeo@{DOMAIN}/(Test/[\w-]+)</authorization-identifier>", answer)
-    assert found, answer
-    assert "<bound xmlns='urn:xmpp:bind:0'></bound></success>" + NO_BIND in answer
-    assert driver.stream.ready
-    assert not driver.stream.sm
-    assert AGENT[:8] not in found[1]
-    again = re.search("romeo@[^<]*", scram(opened(), BIND + USER_AGENT))[0]
-    assert again == f"romeo@{DOMAIN}/{found[1]}"  # stable
-    other = re.search("romeo@[^<]*", scram(opened(), BIND + USER_AGENT.replace("d4565", "e4565")))[0]
-    assert other != again
-    assert (
-        driver.feed("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>") == ""
-    )  # for the router
-
-
-def test_without_a_client_id_resources_differ() -> None:
-    resources = {re.search("romeo@[^<]*", scram(opened(), BIND))[0] for _ in range(2)}
-    assert len(resources) == 2
-
-
-@pytest.mark.parametrize("tag", ["x" * 65, "a&#x9;b", ""])
-def test_a_tag_that_cannot_be_is_left_out(tag: str) -> None:
-    answer = scram(opened(), BIND.replace("Test", tag))
-    assert re.search(rf"<authorization-identifier>romeo@{DOMAIN}/[\w-]{{12}}</authorization-identifier>", answer)
-
-
-def test_stream_management_inline() -> None:
-    driver = opened()
-    answer = scram(driver, ENABLE)
-    assert '<enabled xmlns=\'urn:xmpp:sm:3\' id="sm-1" resume="true" max="60"/></bound></success>' in answer
-    assert "<sm xmlns" not in answer  # is on already
-    assert driver.stream.sm
-
-
-# resumption (XEP-0198, section 9)
-
-
-def resume(previd: str = "sm-old", h: str = " h='7'") -> str:
-    return f"<resume xmlns='urn:xmpp:sm:3' previd='{previd}'{h}/>"
-
-
-def test_resume_inline() -> None:
-    driver = opened()
-    answer = scram(driver, resume() + BIND)
-    assert f"<authorization-identifier>romeo@{DOMAIN}/old</authorization-identifier>" in answer
-    assert answer.endswith("<resumed xmlns='urn:xmpp:sm:3' previd=\"sm-old\" h='8'/></success>")  # no features follow
-    assert driver.stream.ready
-    assert driver.stream.sm
-
-
-def test_resumption_fails_then_bind() -> None:
-    driver = opened()
-    answer = scram(driver, resume("never") + BIND)
-    failed = "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
-    assert failed + "<bound xmlns='urn:xmpp:bind:0'></bound></success>" + NO_BIND in answer
-    assert driver.stream.ready
-
-
-def test_resumption_fails_without_bind() -> None:
-    driver = opened()
-    assert "<item-not-found" in scram(driver, resume("never"))
-    assert not driver.stream.ready
-    assert "<resumed" in driver.feed(resume())  # by the usual way
-
-
-def test_resume_without_h() -> None:
-    answer = scram(opened(), resume(h="") + BIND)
-    assert "<failed xmlns='urn:xmpp:sm:3'><bad-request" in answer
-    assert "<bound" in answer
-
-
-# tokens (XEP-0484)
-
-
-def test_token_instead_of_a_password() -> None:
-    driver = opened()
-    answer = with_token(driver, b"a token", USER_AGENT + BIND, " count='5'")
-    expected = b64(hmac.digest(b"a token", b"Responder", "sha256"))
-    assert f"<additional-data>{expected}</additional-data>" in answer
-    assert "<bound" in answer
-    establish = driver.events[-2]
-    assert establish.token is TOKENS["romeo", AGENT][0]
-    assert (establish.count, establish.invalidate, establish.new_token) == (5, False, None)
-
-
-def test_token_with_channel_binding() -> None:
-    driver = opened()
-    assert with_token(driver, b"a bound token", fast=" count='8'", bound=True).startswith("<success")
-    assert condition(with_token(opened(), b"a bound token", fast=" count='8'")) == "not-authorized"
-    proof = b"romeo\0" + hmac.digest(b"a bound token", b"Initiator" + b"x" * 32, "sha256")
-    fast = "<fast xmlns='urn:xmpp:fast:0' count='8'/>"
-    assert condition(authenticate(opened(), "HT-SHA-256-ENDP", proof, fast + USER_AGENT)) == "not-authorized"
-    assert condition(authenticate(opened(binding=None), "HT-SHA-256-ENDP", proof, fast)) == "invalid-mechanism"
-
-
-@pytest.mark.parametrize("fast", [" count='7'", " count='1'", ""])
-def test_a_replayed_count_is_refused(fast: str) -> None:
-    assert condition(with_token(opened(), b"a bound token", fast=fast, bound=True)) == "not-authorized"
-
-
-def test_a_count_that_another_worker_was_quicker_with() -> None:
-    driver = opened()
-    assert condition(with_token(driver, b"a token", USER_AGENT + BIND, " count='13'")) == "not-authorized"
-    assert driver.stream.username is None
-    assert plain(driver).startswith("<success")
-
-
-@pytest.mark.parametrize(
-    ("initial", "inline", "expected"),
-    [
-        (b"romeo\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "not-authorized"),
-        (b"nobody\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "not-authorized"),
-        (b"romeo\0" + b"x" * 31, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "malformed-request"),
-        (b"\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "malformed-request"),
-        (b"\xff\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "malformed-request"),
-        (b"romeo\0" + b"x" * 32, USER_AGENT, "malformed-request"),
-        (b"romeo\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0'/>", "malformed-request"),
-        (b"romeo\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0' count='-1'/>" + USER_AGENT, "malformed-request"),
-        (b"romeo\0" + b"x" * 32, "<fast xmlns='urn:xmpp:fast:0' count='0'/>" + USER_AGENT, "malformed-request"),
-        (None, "<fast xmlns='urn:xmpp:fast:0'/>" + USER_AGENT, "malformed-request"),
-    ],
-)
-def test_wrong_tokens(initial: bytes | None, inline: str, expected: str) -> None:
-    assert condition(authenticate(opened(), "HT-SHA-256-NONE", initial, inline)) == expected
-
-
-def test_expired_token() -> None:
-    assert condition(with_token(opened(), b"an old token")) == "credentials-expired"
-
-
-def test_tokens_are_of_one_client() -> None:
-    assert condition(with_token(opened(), b"a token", "<user-agent id='another'/>")) == "not-authorized"
-
-
-def test_tokens_are_not_for_the_older_profile() -> None:
-    proof = b64(b"romeo\0" + hmac.digest(b"a token", b"Initiator", "sha256"))
-    answer = opened().feed(f"<auth xmlns='{SASL}' mechanism='HT-SHA-256-NONE'>{proof}</auth>")
-    assert "<invalid-mechanism/>" in answer
-
-
-def test_a_token_is_asked_for() -> None:
-    request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-ENDP'/>"
-    answer = scram(opened(), request + USER_AGENT)
-    token = "<token xmlns='urn:xmpp:fast:0' token='new-HT-SHA-256-ENDP' expiry='2026-12-24T00:00:00Z'/></success>"
-    assert token in answer
-    assert "<token" not in scram(opened(), request)  # of no client
-    assert "<token" not in scram(opened(), request.replace("ENDP", "EXPR") + USER_AGENT)  # not offered
-    assert "<token" not in scram(opened(), USER_AGENT)  # not asked for
-
-
-def test_invalidate() -> None:
-    driver = opened()
-    assert with_token(driver, b"a token", fast=" invalidate='true'").startswith("<success")
-    assert driver.events[-2].invalidate
-
-
-# more keys (XEP-0480)
-
-
-def task(name: str) -> str:
-    return f"<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>UPGR-SCRAM-{name}</upgrade>"
-
-
-def salted(question: str, digest: str) -> bytes:
-    found = re.fullmatch(
-        f"<task-data xmlns='{SASL2}'><salt xmlns='urn:xmpp:scram-upgrade:0' iterations='(\\d+)'>([^<]+)</salt>"
-        "</task-data>",
-        question,
-    )
-    assert found, question
-    return hashlib.pbkdf2_hmac(digest, b"secret", base64.b64decode(found[2]), int(found[1]))
-
-
-def hash_data(data: bytes) -> str:
-    return f"<task-data xmlns='{SASL2}'><hash xmlns='urn:xmpp:scram-upgrade:0'>{b64(data)}</hash></task-data>"
-
-
-def upgrading() -> Driver:
-    driver = opened()
-    answer = scram(driver, task("SHA-256") + task("SHA-512") + BIND, "old", mechanism="SCRAM-SHA-1-PLUS")
-    assert re.fullmatch(
-        f"<continue xmlns='{SASL2}'><additional-data>[^<]+</additional-data>"
-        "<tasks><task>UPGR-SCRAM-SHA-256</task></tasks></continue>",
-        answer,
-    )
-    assert driver.stream.username is None
-    return driver
-
-
-def test_upgrade() -> None:
-    driver = upgrading()
-    first = hash_data(salted(driver.feed(f"<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-256'/>"), "sha256"))
-    second = "<tasks><task>UPGR-SCRAM-SHA-512</task></tasks>"
-    assert driver.feed(first) == f"<continue xmlns='{SASL2}'>{second}</continue>"
-    data = salted(driver.feed(f"<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-512'/>"), "sha512")
-    answer = driver.feed(hash_data(data))
-    assert answer.startswith(f"<success xmlns='{SASL2}'><authorization-identifier>old@{DOMAIN}/")
-    stored = [event for event in driver.events if isinstance(event, StoreKeys)]
-    assert [(event.username, event.hash) for event in stored] == [("old", "SHA-256"), ("old", "SHA-512")]
-    client_key = hmac.digest(data, b"Client Key", "sha512")
-    assert stored[1].keys.stored_key == hashlib.sha512(client_key).digest()
-    assert stored[1].keys.iterations == driver.options.iterations["SHA-512"]
-
-
-def test_who_has_the_keys_has_no_task() -> None:
-    assert scram(opened(), task("SHA-256") + BIND).startswith("<success")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [
-        (f"<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-512'/>", "malformed-request"),
-        (f"<next xmlns='{SASL2}'/>", "malformed-request"),
-        (f"<abort xmlns='{SASL2}'/>", "aborted"),
-    ],
-)
-def test_wrong_task(wrong: str, expected: str) -> None:
-    driver = upgrading()
-    assert condition(driver.feed(wrong)) == expected
-    assert driver.stream.username is None
-
-
-@pytest.mark.parametrize("data", ["", b64(b"x" * 31), b64(b"x" * 33)])
-def test_wrong_task_data(data: str) -> None:
-    driver = upgrading()
-    driver.feed(f"<next xmlns='{SASL2}' task='UPGR-SCRAM-SHA-256'/>")
-    wrong = f"<task-data xmlns='{SASL2}'><hash xmlns='urn:xmpp:scram-upgrade:0'>{data}</hash></task-data>"
-    assert condition(driver.feed(wrong)) == "malformed-request"
-    assert not any(isinstance(event, StoreKeys) for event in driver.events)
-
-
-def test_task_data_without_next_ends_the_stream() -> None:
-    driver = upgrading()
-    assert "<policy-violation" in driver.feed(hash_data(b"x" * 32))
 
 
 # the driver
