@@ -36,6 +36,9 @@ bench: venv  ## Measure memory and CPU of the IM server, print the tables
 chaos: venv  ## Kill workers, Valkey and MariaDB under load and look for lost messages (ARGS="--kills 100 --seed 2")
 	@bench/chaos $(ARGS)
 
+security: venv  ## Scan the demo of both releases, or of one (OS=24.04), and print each figure beside its goal
+	@.venv/bin/python scripts/security $(if $(filter file,$(origin OS)),,$(OS))
+
 requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 	uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --quiet requirements.in -o requirements.txt
@@ -43,4 +46,4 @@ requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 clean:  ## Remove the virtual environment and the tests' leftovers
 	rm -rf .venv .ansible .test .cache
 
-.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos requirements clean
+.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos security requirements clean
