@@ -258,7 +258,9 @@ class Stream:
             self._out.append(f"<failure xmlns='{ns.TLS}'/>".encode())
             self.close(None)
             return Closed(None)
-        if self._reader.pending:  # would be taken for something that came encrypted
+        # What follows would be taken for something that came encrypted. A line end, which some clients send though
+        # RFC 6120, section 5.3.3, forbids it, goes with the old stream.
+        if not self._reader.blank:
             raise StreamError("policy-violation", "the handshake has to come next")
         self._out.append(f"<proceed xmlns='{ns.TLS}'/>".encode())
         self._waiting = "tls"

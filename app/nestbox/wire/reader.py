@@ -61,6 +61,11 @@ class StreamReader:
         """How many bytes wait behind the last event."""
         return len(self._buffer)
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing but whitespace waits behind the last event."""
+        return not self._buffer.strip(b" \t\r\n")
+
     def feed(self, data: bytes) -> None:
         """Take bytes in. Raises StreamError(policy-violation) when too many wait."""
         if self._dead:
