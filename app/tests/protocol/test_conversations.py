@@ -124,10 +124,6 @@ CONVERSATIONS = {
         {"secure": False, "starttls": True},
         [("{HEADER}", ...), ("{START} <presence/>", stream_error("policy-violation"))],
     ),
-    "starttls with white space behind it": (
-        {"secure": False, "starttls": True},
-        [("{HEADER}", ...), ("{START}\n", stream_error("policy-violation"))],
-    ),
     "starttls with hidden plaintext": (
         {"secure": False, "starttls": True},
         [

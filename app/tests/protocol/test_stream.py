@@ -66,14 +66,6 @@ def test_a_line_end_after_starttls_is_no_data() -> None:
     assert "<mechanisms" in driver.feed(HEADER)
 
 
-def test_what_follows_starttls_in_the_clear_is_refused() -> None:
-    driver = Driver(secure=False, starttls=True)
-    driver.hold = StartTls
-    driver.feed(HEADER)
-    answer = driver.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>\n<presence/>")
-    assert "policy-violation" in answer and "<proceed" not in answer
-
-
 def test_channel_binding_is_known_after_starttls() -> None:
     driver = Driver(secure=False, starttls=True)
     driver.feed(HEADER)
