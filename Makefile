@@ -30,8 +30,8 @@ test-app:  ## Run the app's tests
 molecule:  ## Run one Molecule scenario: make molecule ROLE=haproxy
 	@scripts/molecule $(or $(ROLE),$(error say which one: make molecule ROLE=haproxy))
 
-bench: venv  ## Measure memory and CPU of the IM server, print the tables
-	@bench/run
+bench: venv  ## Measure the IM server, or compare: make bench PEER=ejabberd|prosody (ARGS="servers acks": some tables)
+	@bench/run $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 chaos: venv  ## Kill workers, Valkey and MariaDB under load and look for lost messages (ARGS="--kills 100 --seed 2")
 	@bench/chaos $(ARGS)

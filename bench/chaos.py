@@ -26,7 +26,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from load import Client
-from run import DOMAIN, PASSWORD, create_accounts, users
+from peers import DOMAIN, PASSWORD, users
+from peers.nestbox import create_accounts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
 from databases import MariaDB, Valkey

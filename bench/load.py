@@ -1,6 +1,6 @@
 """A small XMPP client for many sessions in one process: just enough to log in, be present and chat.
 
-It speaks to any server: plain TCP, a Unix socket with the PROXY header that HAProxy would send, or WebSocket.
+It speaks to any server: TCP, TLS or WebSocket, or a Unix socket with the PROXY header that HAProxy would send.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
+import random
 import re
 import secrets
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-__all__ = ["Client", "chat", "cpu_seconds", "log_in", "pss_kib"]
+from peers import cpu_seconds
+
+__all__ = ["Client", "cpu_seconds", "log_in"]
 
 # PROXY protocol v2, command PROXY, TCP over IPv4, 127.0.0.1:1 -> 127.0.0.1:5223.
 PROXY = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x14\x67"
@@ -24,7 +27,11 @@ _SENT = re.compile(rb"<body>(\d+) ")
 
 
 class Client(asyncio.Protocol):
-    """One session. ``on_message(sent)`` is called per message with the time, in nanoseconds, that its body carries."""
+    """One session.
+
+    ``on_message(sent)`` is called per message with the time, in nanoseconds, that its body carries; ``on_data`` is
+    called instead with all that comes.
+    """
 
     def __init__(self, user: str, domain: str, *, websocket: bool, proxy: bool) -> None:
         self.user = user
@@ -32,8 +39,10 @@ class Client(asyncio.Protocol):
         self.websocket = websocket
         self.proxy = proxy
         self.on_message: Callable[[int], None] | None = None
+        self.on_data: Callable[[bytes], None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
+        self._buffer = self._rest = b""
+        self.gone = False
         self._waiting: tuple[re.Pattern[bytes], asyncio.Future[re.Match[bytes]]] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -44,15 +53,22 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Count messages, or look for what the log-in waits for."""
+        if self.on_data is not None:
+            self.on_data(data)
+            return
         if self.on_message is not None:
+            data = self._rest + data
             for sent in _SENT.findall(data):
                 self.on_message(int(sent))
+            cut = data.rfind(b"<", -40)  # a body's beginning, whose rest has not come
+            self._rest = data[cut:] if cut >= 0 and _SENT.match(data, cut) is None else b""
             return
         self._buffer += data
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A lost session spoils a measurement: say so at once."""
+        self.gone = True
         if self._waiting is not None and not self._waiting[1].done():
             self._waiting[1].set_exception(
                 ConnectionError(f"{self.user}: the server closed the connection: {self._buffer!r}")
@@ -77,18 +93,30 @@ class Client(asyncio.Protocol):
 
     def send(self, text: str) -> None:
         """Send text; over WebSocket in one masked frame (RFC 6455, section 5.2), with a mask of zeros."""
+        self.write(self.framed(text))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that are `framed`."""
+        self._transport.write(data)
+
+    def framed(self, text: str) -> bytes:
+        """Text as it is sent."""
         data = text.encode()
         if self.websocket:
             length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
             data = b"\x81" + length + b"\0\0\0\0" + data
-        self._transport.write(data)
+        return data
 
     def send_stanza(self, stanza: str) -> None:
         """Send a stanza written for TCP; over WebSocket it gets its namespace."""
+        self.send(self.stanza(stanza))
+
+    def stanza(self, stanza: str) -> str:
+        """A stanza written for TCP as this transport has it."""
         if self.websocket:
             end = stanza.index(" ")
             stanza = f'{stanza[:end]} xmlns="jabber:client"{stanza[end:]}'
-        self.send(stanza)
+        return stanza
 
     async def upgrade(self) -> None:
         """Turn the HTTP connection into a WebSocket."""
@@ -144,9 +172,9 @@ class Client(asyncio.Protocol):
         """Hang up."""
         self._transport.abort()
 
-    def message(self, to: str, text: str) -> None:
-        """Send a chat message that carries the time of sending."""
-        self.send_stanza(
+    def message(self, to: str, text: str) -> str:
+        """A chat message that carries the time of sending, now."""
+        return self.stanza(
             f"<message to='{to}@{self.domain}' type='chat' id='m'><body>{time.monotonic_ns()} {text}</body></message>"
         )
 
@@ -161,20 +189,35 @@ def _base64(text: str) -> str:
 
 
 async def log_in(
-    users: list[str], password: str, domain: str, address: str, *, websocket: bool, proxy: bool
+    users: list[str],
+    password: str,
+    domain: str,
+    address: str | Sequence[str],
+    *,
+    websocket: bool,
+    proxy: bool,
+    tls: bool = False,
 ) -> list[Client]:
-    """Log in one session per user, 50 at a time. ``address`` is ``unix:/path`` or ``host:port``."""
+    """Log in one session per user, 50 at a time. ``address`` is ``unix:/path`` or ``host:port``, of several any one."""
     loop = asyncio.get_running_loop()
+    addresses = [address] if isinstance(address, str) else address
+    chance = random.Random(1)
     gate = asyncio.Semaphore(50)
+    context = None
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
 
     async def one(user: str) -> Client:
         async with gate:
+            address = chance.choice(addresses)
             make = lambda: Client(user, domain, websocket=websocket, proxy=proxy)
             if address.startswith("unix:"):
                 _, client = await loop.create_unix_connection(make, address[5:])
             else:
                 host, _, port = address.rpartition(":")
-                _, client = await loop.create_connection(make, host, int(port))
+                _, client = await loop.create_connection(make, host, int(port), ssl=context)
             if websocket:
                 await client.upgrade()
             await client.authenticate(password)
@@ -182,48 +225,3 @@ async def log_in(
             return client
 
     return await asyncio.gather(*map(one, users))
-
-
-async def chat(clients: list[Client], rate: float, seconds: float) -> dict[str, float]:
-    """Pairs of clients chat in an open loop at ``rate`` messages per second in all, 80 bytes of text each.
-
-    Returns the messages sent and received, the median and the 99th percentile of the latency in milliseconds.
-    """
-    latencies: list[int] = []
-    for client in clients:
-        client.on_message = lambda sent: latencies.append(time.monotonic_ns() - sent)
-    text = "x" * 60
-    begin = time.monotonic()
-    sent = 0
-    while (now := time.monotonic() - begin) < seconds:
-        while sent < now * rate:
-            one = (sent * 2) % (len(clients) - 1)
-            one -= one % 2
-            clients[one].message(clients[one + 1].user, text)
-            sent += 1
-        await asyncio.sleep(max(0.0, sent / rate - (time.monotonic() - begin)))
-    deadline = time.monotonic() + 5
-    while len(latencies) < sent and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    for client in clients:
-        client.on_message = None
-    latencies.sort()
-    return {
-        "sent": sent,
-        "received": len(latencies),
-        "p50_ms": latencies[len(latencies) // 2] / 1e6 if latencies else float("nan"),
-        "p99_ms": latencies[len(latencies) * 99 // 100] / 1e6 if latencies else float("nan"),
-    }
-
-
-def pss_kib(pid: int) -> int:
-    """Proportional set size of a process, in KiB."""
-    with open(f"/proc/{pid}/smaps_rollup") as rollup:
-        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

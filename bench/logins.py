@@ -1,4 +1,4 @@
-"""What a log-in costs the worker: connect, SCRAM-SHA-1, bind, roster get, initial presence (bench/run.py prints it).
+"""What a log-in costs the worker: connect, SCRAM-SHA-1, bind, roster get, initial presence.
 
 Once with an empty roster, and once with 200 contacts of whom 100 are online, so that presence goes to and comes from
 all of those. Each is measured on a worker that has just started, and again when it knows the accounts.
@@ -6,53 +6,32 @@ all of those. Each is measured on a worker that has just started, and again when
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import tempfile
+from pathlib import Path
 
-from load import Client, cpu_seconds, log_in
-from nestbox.store import open_store
-from nestbox.store.schema import roster
-from sqlalchemy import insert
+from load import Client, log_in
+from measure import run
+from peers import DOMAIN, PASSWORD, Server, nestbox, users
 
-__all__ = ["CONTACTS", "fill_rosters", "measure_logins"]
+__all__ = ["print_logins"]
 
-CONTACTS = 200
 ONLINE = 100
 
 
-async def fill_rosters(url: str, names: list[str], contacts: list[str], domain: str) -> None:
-    """Give each account the same contacts, subscribed both ways; whose rosters do not matter here."""
-    store = await open_store(url)
-    for name in names:
-        account = await store.accounts.get(name)
-        rows = [
-            {
-                "user_id": account.id,
-                "jid": f"{contact}@{domain}",
-                "name": f"Contact {contact}".encode(),
-                "subscription": "both",
-                "ask": False,
-                "approved": False,
-                "groups_json": b'["Friends"]',
-                "ver": 1,
-            }
-            for contact in contacts
-        ]
-        async with store.database.write() as connection:
-            await connection.execute(insert(roster), rows)
-    await store.close()
-
-
-async def measure_logins(pid: int, address: str, domain: str, password: str, count: int, **how: bool) -> list[float]:
+async def _measure(server: Server, count: int) -> list[float]:
     """Milliseconds of CPU of one log-in: empty roster, the same again, full roster, the same again.
 
-    ``count`` accounts named u0, u1 ... log in, then a tenth as many named t0, t1 ... that `fill_rosters` was given.
+    ``count`` accounts named u0, u1 ... log in, then a tenth as many named t0, t1 ... that have them full.
     """
+    how = {"websocket": server.transport == "websocket", "proxy": server.proxy}
 
     async def cost(names: list[str]) -> tuple[float, list[Client]]:
-        before = cpu_seconds(pid)
-        clients = await log_in(names, password, domain, address, **how)
+        before = server.cpu()["worker"]
+        clients = await log_in(names, PASSWORD, DOMAIN, server.address, **how)
         await asyncio.sleep(2.5)  # a worker looks for offline messages a moment later, too
-        return (cpu_seconds(pid) - before) * 1e3 / len(names), clients
+        return (server.cpu()["worker"] - before) * 1e3 / len(names), clients
 
     async def twice(names: list[str]) -> list[float]:
         figures = []
@@ -65,9 +44,28 @@ async def measure_logins(pid: int, address: str, domain: str, password: str, cou
         return figures
 
     await asyncio.sleep(1)
-    plain = await twice([f"u{number}" for number in range(count)])
-    online = await log_in([f"u{number}" for number in range(ONLINE)], password, domain, address, **how)
-    full = await twice([f"t{number}" for number in range(count // 10)])
+    plain = await twice(users(count))
+    online = await log_in(users(ONLINE), PASSWORD, DOMAIN, server.address, **how)
+    full = await twice(users(count // 10, "t"))
     for client in online:
         client.close()
     return plain + full
+
+
+def print_logins(options: argparse.Namespace) -> None:
+    """The table."""
+    count = options.logins
+    print(f"\n## Log-ins\n\nCPU ms of the worker for one, {count} of them; the first after its start / again\n")
+    print(
+        f"| archive, transport | empty roster | {nestbox.CONTACTS} contacts, half of them online |\n| --- | --- | --- |"
+    )
+    for archive in ("sqlite", "mariadb"):
+        for transport in ("tcp", "websocket"):
+            with (
+                tempfile.TemporaryDirectory(prefix="bench.") as folder,
+                nestbox.start(
+                    Path(folder), count, archive=archive, transport=transport, sociable=count // 10
+                ) as server,
+            ):
+                row = run(_measure(server, count))
+            print(f"| {archive}, {transport} | {row[0]:.2f} / {row[1]:.2f} | {row[2]:.2f} / {row[3]:.2f} |", flush=True)

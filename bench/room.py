@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from chat import TEXT, percentile
 from load import Client
 
 __all__ = ["enter", "talk"]
@@ -39,7 +40,7 @@ async def talk(clients: list[Client], room: str, rate: float, seconds: float) ->
         while sent < now * rate:
             clients[sent % len(clients)].send_stanza(
                 f"<message to='{room}' type='groupchat' id='m{sent}'>"
-                f"<body>{time.monotonic_ns()} {'x' * 60}</body></message>"
+                f"<body>{time.monotonic_ns()} {TEXT}</body></message>"
             )
             sent += 1
         await asyncio.sleep(max(0.0, sent / rate - (time.monotonic() - begin)))
@@ -50,9 +51,5 @@ async def talk(clients: list[Client], room: str, rate: float, seconds: float) ->
     for client in clients:
         client.on_message = None
     latencies.sort()
-    return {
-        "due": due,
-        "received": len(latencies),
-        "p50_ms": latencies[len(latencies) // 2] / 1e6 if latencies else float("nan"),
-        "p99_ms": latencies[len(latencies) * 99 // 100] / 1e6 if latencies else float("nan"),
-    }
+    received = len(latencies)
+    return {"due": due, "lost": due - received, "p50": percentile(latencies, 50), "p99": percentile(latencies, 99)}

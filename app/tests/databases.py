@@ -176,6 +176,12 @@ class Valkey:
             self._process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=output, stderr=output)
         _await(self.socket.exists, self._process, log)
 
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it; what it held is gone."""
         self._end(signal.SIGTERM)

@@ -119,7 +119,7 @@ def _upgrade(connection: Connection) -> None:
     migrations.upgrade(connection)
 
 
-async def open_store(url: str, commit_window: float = 0.02, replica_url: str | None = None) -> Store:
+async def open_store(url: str, commit_window: float = 0.01, replica_url: str | None = None) -> Store:
     """Open ``sqlite:////path`` or ``mysql://user@localhost/name?unix_socket=/path``; the window is in seconds.
 
     The archive is read from a replica where there is one. Nothing is connected yet. Raises StoreError for another URL.

@@ -29,7 +29,7 @@ class Committer:
     def __init__(
         self,
         writer: Writer,
-        window: float = 0.02,
+        window: float = 0.01,
         *,
         max_rows: int = 20_000,
         max_bytes: int = 32 * 1024 * 1024,
