@@ -22,6 +22,7 @@ from logins import print_logins
 from pages import print_pages
 from peers import DOMAIN, PASSWORD, users
 from peers.nestbox import create_accounts
+from storm import print_storm
 
 __all__ = ["DOMAIN", "PASSWORD", "create_accounts", "users"]
 
@@ -31,6 +32,7 @@ TABLES = {
     "acks": print_acks,
     "budget": print_budget,
     "crowd": print_crowd,
+    "storm": lambda options: print_storm(options.people),
     "profile": print_profile,
     "pages": lambda options: print_pages(options.history, options.minutes),
 }
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--acked", type=int, default=500, help="sessions with stream management (%(default)s)")
     parser.add_argument("--logins", type=int, default=1000, help="accounts for the table of log-ins (%(default)s)")
     parser.add_argument("--crowd", type=int, default=20_000, help="sessions of the crowd (%(default)s)")
+    parser.add_argument("--people", type=int, default=4000, help="who come back at once (%(default)s)")
     parser.add_argument("--history", type=int, default=1_000_000, help="messages of which pages are read (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4, help="for the pages (%(default)s)")
     options = parser.parse_args()

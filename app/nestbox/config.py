@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nestbox.core.jid import prepare_domain, prepare_localpart
+from nestbox.core.sources import Sources
 
 __all__ = ["Config", "ConfigError", "load"]
 
@@ -159,7 +160,14 @@ class Push(Struct, forbid_unknown_fields=True):
 
 
 class Limits(Struct, forbid_unknown_fields=True):
-    """What a client can make grow, in bytes, seconds or pieces."""
+    """What a client can make grow, in bytes, seconds or pieces.
+
+    ``trusted_addresses`` (addresses and networks) are those for whom nothing counts that is limited by address, such as
+    an office behind one: ``visitors_per_address`` are connections on which nobody has logged in yet, failed logins
+    are those after which the next one has to wait, by address and by account. ``session_stanzas`` and
+    ``session_bytes`` are what one session may send in a second in the long run, ten times that at once; then it is
+    read more slowly.
+    """
 
     stanza_bytes_before_login: Annotated[int, Meta(ge=10_000)] = 16 * 1024
     stanza_bytes: Annotated[int, Meta(ge=10_000)] = 256 * 1024
@@ -193,6 +201,12 @@ class Limits(Struct, forbid_unknown_fields=True):
     uploaded_files: Positive = 10_000
     push_registrations: Positive = 20
     push_options_bytes: Positive = 4 * 1024
+    trusted_addresses: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    visitors_per_address: Positive = 500
+    failed_logins_per_address: Positive = 20
+    failed_logins_per_account: Positive = 5
+    session_stanzas: Positive = 500
+    session_bytes: Positive = 512 * 1024
     open_invites: Positive = 50
     registrations_per_hour: Positive = 20
 
@@ -257,6 +271,10 @@ def load(path: str | Path = DEFAULT_PATH) -> Config:
             component.host = prepare_domain(component.host)
     except (ValueError, UnicodeError) as error:
         raise ConfigError(f"{path}: {error}.") from error
+    try:
+        Sources(config.limits.trusted_addresses)
+    except ValueError as error:
+        raise ConfigError(f"{path}: limits.trusted_addresses: {error}.") from error
     own = [config.domain, *(f"{name}.{config.domain}" for name in OWN_HOSTS)]
     hosts = own + [component.host for component in config.components]
     if len(set(hosts)) < len(hosts):

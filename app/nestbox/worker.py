@@ -20,7 +20,7 @@ from nestbox.core.server import TICK, Server
 from nestbox.http.app import serve_http
 from nestbox.modules import setup_all
 from nestbox.net.component import listen_for_components
-from nestbox.net.connection import Connections
+from nestbox.net.connections import Connections
 from nestbox.net.tcp import listen
 from nestbox.net.tls import TlsContext, TlsError
 from nestbox.net.transport import TransportOptions
@@ -95,7 +95,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
         iterations=ITERATIONS,
     )
     connections = Connections(server, options, tls)
-    transports = TransportOptions(max_buffer=limits.write_buffer_bytes)
+    transports = TransportOptions(max_buffer=limits.write_buffer_bytes, pace=connections.pace)
     for name, secure in (("c2s", False), ("c2s_tls", True)):
         address = config.address(name, worker)
         if address:

@@ -12,6 +12,8 @@ import logging
 import secrets
 import struct
 from collections.abc import Callable, Iterable
+from functools import partial
+from time import perf_counter
 
 from nestbox.bus.base import BusCounts, BusError, Handler
 from nestbox.bus.resp import RespConnection
@@ -24,6 +26,7 @@ HEARTBEAT_SECONDS = 3.0
 ALIVE_SECONDS = 10
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
+SLICE = 0.01  # seconds of messages from others in one turn of the loop
 
 _PREFIX = "nestbox:"
 _ALL = f"{_PREFIX}all"
@@ -188,7 +191,11 @@ class RedisBus:
                 self._missed()
         self._seen[worker, channel] = life, number
         self._met(worker, life)
-        at = _HEAD.size
+        self._hand_over(worker, data, _HEAD.size)
+
+    def _hand_over(self, worker: int, data: bytes, at: int) -> None:
+        """Deal with the messages in a group, as long as there is time in this turn of the loop."""
+        subscriber = self._subscriber
         while at < len(data):
             (length,) = _LENGTH.unpack_from(data, at)
             at += 4
@@ -198,6 +205,9 @@ class RedisBus:
             except Exception:
                 _log.exception("a message from worker %d failed", worker)
             at += length
+            if perf_counter() - subscriber.since > SLICE and subscriber.connected:
+                subscriber.hold(partial(self._hand_over, worker, data, at))
+                return
 
     def _missed(self) -> None:
         self.counts.reconnects += 1

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -53,7 +54,8 @@ class RespConnection(asyncio.Protocol):
 
     ``on_up()`` is called on each connect, before anything else is sent, and may call ``send_first``. With ``on_push``
     it is a subscriber's connection: that gets all that comes. A command that was sent but not answered when the
-    connection broke is sent again only when it may be.
+    connection broke is sent again only when it may be. ``since`` is when, by `time.perf_counter`, this turn's work on
+    what has come began.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class RespConnection(asyncio.Protocol):
         self._on_push = on_push
         self._io: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
+        self._held: Callable[[], None] | None = None
+        self.since = 0.0
         self._unsent: deque[_Command] = deque()
         self._sent: deque[_Command] = deque()
         self._bytes = 0
@@ -136,6 +140,23 @@ class RespConnection(asyncio.Protocol):
         if self._io is not None:
             self._io.abort()
 
+    def hold(self, go_on: Callable[[], None]) -> None:
+        """In ``on_push``: give others the loop, and read nothing until ``go_on`` in its next turn."""
+        self._held = go_on
+        self._io.pause_reading()
+        asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        go_on, self._held = self._held, None
+        if go_on is None:
+            return
+        self.since = perf_counter()
+        go_on()
+        if self._held is None:
+            self._replies()
+        if self._held is None and self._io is not None:
+            self._io.resume_reading()
+
     def check(self) -> None:
         """To be called about once a second: fails what waited too long, cuts a connection that does not answer."""
         now = asyncio.get_running_loop().time()
@@ -206,16 +227,23 @@ class RespConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Try again in a moment."""
         self._io = None
+        while self._held is not None:  # what had come before counts
+            self._release()
         self._lost.set()
         if not self._stopped:
             _log.warning("the connection to the bus is lost: %s", exc or "closed by the other side")
 
     def data_received(self, data: bytes) -> None:
         """Replies, in the order of the commands, and pushes."""
+        self._reader.feed(data)
+        self.since = perf_counter()
+        if self._held is None:
+            self._replies()
+
+    def _replies(self) -> None:
         reader = self._reader
-        reader.feed(data)
         try:
-            while (reply := reader.gets()) is not False:
+            while self._held is None and (reply := reader.gets()) is not False:
                 if self._on_push is not None:
                     self._on_push(reply)
                     continue

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError, StreamError
+from nestbox.core.guard import Guard
 from nestbox.core.hooks import Hooks
 from nestbox.core.jid import prepare_resource
 from nestbox.core.logins import Logins
@@ -20,6 +21,7 @@ from nestbox.core.registry import Entry, Registry
 from nestbox.core.resumption import Resumption
 from nestbox.core.router import Router
 from nestbox.core.session import Link, Session
+from nestbox.core.sources import Sources
 from nestbox.core.users import User, Users
 from nestbox.wire.element import Element
 from nestbox.wire.stanza import readdress
@@ -54,6 +56,8 @@ class Counts:
     bytes_out: int = 0
     logins: int = 0
     logins_failed: int = 0
+    logins_delayed: int = 0
+    slowed: int = 0
     resumed: int = 0
     recovered: int = 0
     limits_hit: int = 0
@@ -74,6 +78,9 @@ class Server:
         self.ids = ids
         self.hooks = Hooks()
         self.counts = Counts()
+        limits = config.limits
+        self.sources = Sources(limits.trusted_addresses)
+        self.guard = Guard(self.sources, limits.failed_logins_per_address, limits.failed_logins_per_account)
         self.registry = Registry(bus)
         self.users = Users(store, config.domain)
         self.router = Router(self)
@@ -210,7 +217,7 @@ class Server:
     async def reroute_left(self, session: Session) -> None:
         """Find another way for what an ended session was owed."""
         left = session.sm.unacked() if session.sm is not None else []
-        left.extend(session.held or ())
+        left.extend((session.held or {}).values())
         for data in left:
             try:
                 await self.router.reroute(session.entry.bare, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +24,7 @@ __all__ = ["Link", "Session", "Snapshot"]
 
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
+_numbers = itertools.count()
 
 
 class Link(Protocol):
@@ -62,7 +64,8 @@ class Session:
 
     ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses
     outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
-    ``held`` waits while the client is inactive (XEP-0352), None while it is active; ``link`` is None while the
+    ``held`` waits while the client is inactive (XEP-0352), None while it is active; of one sender's presence only the
+    newest does, under the sender's address, all else under a number; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``replayed`` is what was on its way to the client when its worker died, which may stand in the store, too;
@@ -117,7 +120,7 @@ class Session:
         self.directed: set[str] | None = None
         self.interested = False
         self.blocking_pushes = False
-        self.held: deque[bytes] | None = None
+        self.held: dict[object, bytes] | None = None
         self.ended = False
         self.away_since = 0.0
         self.handling: asyncio.Future[None] | None = None
@@ -140,11 +143,16 @@ class Session:
 
     # towards the client
 
-    def send(self, data: bytes, urgent: bool = True) -> None:
-        """Send canonical bytes; what is not ``urgent`` may wait while the client is inactive."""
+    def send(self, data: bytes, urgent: bool = True, presence_of: str | None = None) -> None:
+        """Send canonical bytes; what is not ``urgent`` may wait while the client is inactive.
+
+        ``presence_of`` is the full JID whose last presence this is: an older one need not be sent any more.
+        """
         held = self.held
         if held is not None:
-            held.append(data)
+            key = presence_of or next(_numbers)
+            held.pop(key, None)
+            held[key] = data
             if not urgent and len(held) < HELD_MAX and len(data) < HELD_BYTES:
                 return
             self.release()
@@ -154,8 +162,11 @@ class Session:
     def release(self) -> None:
         """Send what was held back for an inactive client."""
         held = self.held
-        while held:
-            self._emit(held.popleft())
+        if held:
+            waiting = list(held.values())
+            held.clear()
+            for data in waiting:
+                self._emit(data)
 
     def _emit(self, data: bytes) -> None:
         if self.sm is not None and not self.sm.push(data):

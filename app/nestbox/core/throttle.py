@@ -19,7 +19,9 @@ class Throttle:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how often
 
     def allows(self, key: str) -> bool:
-        """Count one more time; False when it is one too many."""
+        """Count one more time; False when it is one too many. For '' nothing is counted (see `Sources`)."""
+        if not key:
+            return True
         now = time.monotonic()
         since, count = self._counts.pop(key, (now, 0))
         if now - since > self._seconds:

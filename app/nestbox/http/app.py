@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.web import Application
 
 from nestbox.http.bosh import BoshHandler
@@ -22,13 +24,14 @@ from nestbox.http.webchat import WebChatHandler
 from nestbox.http.well_known import HostMetaHandler
 from nestbox.net.bosh import Bosh
 from nestbox.net.listen import bind
+from nestbox.net.pace import Pace
 from nestbox.net.transport import MakeReceiver, TransportOptions
 from nestbox.net.websocket import XmppWebSocketHandler
 from nestbox.store.upload_files import UploadFiles
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
-    from nestbox.net.connection import Connections
+    from nestbox.net.connections import Connections
 
 __all__ = ["make_app", "serve_http"]
 
@@ -38,6 +41,21 @@ _LIMITS = {
     "idle_connection_timeout": 60,
     "body_timeout": 30,
 }
+_REQUEST_SECONDS = 0.002  # of CPU, about, for a connection's first request
+
+
+class _Server(HTTPServer):
+    """The clients' server: new connections take turns, as most become somebody's WebSocket and log in."""
+
+    pace = Pace()  # set it: Tornado has its own mind about constructors
+
+    def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
+        """Tornado's: begin to serve a connection."""
+        self.pace.take(partial(self._serve, stream, address), fresh=True)
+
+    def _serve(self, stream: IOStream, address: tuple[object, ...]) -> None:
+        self.pace.more(_REQUEST_SECONDS)
+        super().handle_stream(stream, address)
 
 
 class _WebSocketPage(Page, XmppWebSocketHandler):
@@ -114,9 +132,10 @@ async def serve_http(
     servers = []
     for application, where in ((routes, address), (local, config.address("metrics", worker))):
         if where:
-            servers.append(HTTPServer(application, **_LIMITS))
+            servers.append((_Server if application is routes else HTTPServer)(application, **_LIMITS))
+            servers[-1].pace = transports.pace
             servers[-1].add_socket(bind(where))
-    tasks = [asyncio.create_task(health.watch_store()), asyncio.create_task(metrics.watch_lag())]
+    tasks = [asyncio.create_task(health.watch_store()), asyncio.create_task(metrics.lag.watch())]
 
     async def stop() -> None:
         for task in tasks:

@@ -228,7 +228,9 @@ class InviteHandler(Page):
     # refusals
 
     def _address(self) -> str:
-        return client_address(self.request, self._shared.trusted)
+        """What the client's address counts as, '' where nothing is counted; all that are not known count as one."""
+        address = client_address(self.request, self._shared.trusted)
+        return self._server.sources.key(address) if address else "unknown"
 
     def _limit(self) -> None:
         self._server.counts.limits_hit += 1

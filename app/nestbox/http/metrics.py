@@ -5,7 +5,6 @@ The hot path only counts in plain integers; they are turned into metrics when so
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from prometheus_client.registry import Collector
 from tornado.web import RequestHandler
 
 from nestbox import __version__
+from nestbox.http.lag import LoopLag
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Metrics", "MetricsHandler"]
 
 _COMMIT_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-_LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-_LAG_EVERY = 0.5  # seconds
 
 
 class Metrics(Collector):
@@ -39,21 +37,8 @@ class Metrics(Collector):
             "nestbox_commit_seconds", "Time of a group commit", registry=self._registry, buckets=_COMMIT_BUCKETS
         )
         server.store.committer.commit_seconds = commits.observe
-        self._lag = Histogram(
-            "nestbox_event_loop_lag_seconds",
-            "How late the event loop called back",
-            registry=self._registry,
-            buckets=_LAG_BUCKETS,
-        )
+        self.lag = LoopLag(self._registry)
         self._registry.register(self)
-
-    async def watch_lag(self) -> None:
-        """Measure until cancelled how late the loop is."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + _LAG_EVERY
-            await asyncio.sleep(_LAG_EVERY)
-            self._lag.observe(max(0.0, loop.time() - due))
 
     def text(self) -> bytes:
         """The whole page."""
@@ -69,6 +54,9 @@ class Metrics(Collector):
         yield from self._sessions()
         yield from self._commits()
         yield from self._bus()
+        yield _gauge(
+            "nestbox_event_loop_lag_worst_seconds", "Longest lag of the last minute or two", {(): self.lag.worst}
+        )
         yield _gauge("nestbox_build_info", "Release of this worker, in a label", {(__version__,): 1}, "version")
 
     def _connections(self) -> Iterator[Metric]:
@@ -77,6 +65,9 @@ class Metrics(Collector):
         yield _counter(
             "nestbox_connections_opened", "Connections since start", {(k,): t.opened for k, t in kinds}, "transport"
         )
+        pace = self._transports["tcp"].pace if "tcp" in self._transports else None
+        if pace is not None:
+            yield _gauge("nestbox_logins_waiting", "Steps of logins that wait for their turn", {(): pace.waiting})
         moved = {(k, "in"): t.bytes_in for k, t in kinds} | {(k, "out"): t.bytes_out for k, t in kinds}
         yield _counter("nestbox_bytes", "Bytes of XMPP and its framing", moved, "transport", "direction")
         yield _counter(
@@ -105,6 +96,12 @@ class Metrics(Collector):
             ("resumed",): counts.resumed,
         }
         yield _counter("nestbox_logins", "Logins and resumed sessions", logins, "result")
+        yield _counter(
+            "nestbox_logins_delayed", "Logins that waited since others had failed", {(): counts.logins_delayed}
+        )
+        yield _counter(
+            "nestbox_clients_slowed", "Times that a client was read no more for a moment", {(): counts.slowed}
+        )
         pushes = {("accepted",): counts.pushes, ("refused",): counts.pushes_failed}
         yield _counter("nestbox_pushes", "Push notifications, by what apps' servers said", pushes, "result")
         yield _counter("nestbox_limits_hit", "Requests refused since they were over a limit", {(): counts.limits_hit})

@@ -1,12 +1,12 @@
 """XEP-0352, Client State Indication: what may wait does not wake a phone.
 
 While a client says it is inactive, presence, lone chat states and event notifications are held back; the first stanza
-that matters, or the client's return, sends them all, in order. The state does not outlast a resumption (section 5.2).
+that matters, or the client's return, sends them all, in order, but of each contact's resource only its last presence.
+The state does not outlast a resumption (section 5.2).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from nestbox.modules import Xep
@@ -49,4 +49,4 @@ def _active(session: Session, element: Element) -> None:
 
 def _inactive(session: Session, element: Element) -> None:
     if session.held is None:
-        session.held = deque()
+        session.held = {}

@@ -173,7 +173,7 @@ class _Presence:
             data = readdress(op.data, bare)
             for session in self._sessions_here(bare):
                 if not session.user.blocks(sender):
-                    session.send(data, False)
+                    session.send(data, False, op.sender)
 
     def probed(self, op: Probe) -> None:
         """Send the asker what our sessions of these accounts last said (section 4.3.2)."""

@@ -121,7 +121,7 @@ class _Registration:
         name, password = (stanza.payload.findtext(f"{{{ns.REGISTER}}}{field}") for field in ("username", "password"))
         if not name or not password:
             raise StanzaError("not-acceptable", "An account needs a name and a password.")
-        if visitor.invite is None and not self._throttle.allows(visitor.address):
+        if visitor.invite is None and not self._throttle.allows(self._server.sources.key(visitor.address)):
             self._server.counts.limits_hit += 1
             raise StanzaError("resource-constraint", "Too many accounts were made from your address; try again later.")
         await self._registrar.register(name, password, visitor.invite)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nestbox.core.errors import SaslError, StanzaError, StreamError
@@ -32,78 +31,43 @@ from nestbox.protocol.stream import (
     StartTls,
     StoreKeys,
     Stream,
-    StreamOptions,
     TokenLookup,
     VisitorIq,
 )
 
 if TYPE_CHECKING:
-    from nestbox.core.server import Server
+    from nestbox.config import Limits
     from nestbox.core.session import Session
-    from nestbox.net.tls import TlsContext
+    from nestbox.net.connections import Connections
     from nestbox.net.transport import SocketTransport
     from nestbox.wire.element import Element
     from nestbox.wire.stanza import Stanza
 
-__all__ = ["Connection", "Connections"]
+__all__ = ["Connection"]
 
 _log = logging.getLogger("nestbox.c2s")
-PING_ANSWER_SECONDS = 60.0
-SILENT_TICKS = 6  # looks in a row at which an acknowledgement is due and nothing has come, after which it is missed
 VISIT_SECONDS = 300.0  # more for a person who makes an account, who has a form to fill in
 VISITOR_FAILURES = 10
-
-
-@dataclass(slots=True)
-class Connections:
-    """What the connections of a worker share, and all of them."""
-
-    server: Server
-    options: StreamOptions
-    tls: TlsContext | None
-    open: set[Connection] = field(default_factory=set)
-
-    def accept(self, transport: SocketTransport) -> Connection:
-        """Start a connection on a transport (a `MakeReceiver`)."""
-        connection = Connection(self, transport)
-        if len(self.open) > self.server.config.limits.connections:
-            self.server.counts.limits_hit += 1
-            connection.end(StreamError("resource-constraint", "The server has no room for more connections."))
-        return connection
-
-    def tick(self) -> None:
-        """Close those that did not log in in time, ping the quiet ones, cut those that did not answer."""
-        limits = self.server.config.limits
-        now = asyncio.get_running_loop().time()
-        for connection in list(self.open):
-            quiet = now - connection.heard
-            if connection.session is None:
-                if now - connection.opened > limits.login_seconds:
-                    self.server.counts.limits_hit += 1
-                    connection.end(StreamError("connection-timeout", "Nobody logged in."))
-            elif quiet > limits.idle_seconds + PING_ANSWER_SECONDS:
-                self.server.counts.limits_hit += 1
-                connection.transport.abort()
-            elif quiet > limits.idle_seconds and not connection.pinged:
-                connection.ping()
-            if connection.session is not None and connection.session.asked:
-                connection.silent += 1
-                if connection.silent == SILENT_TICKS:
-                    self.server.hooks.session_away.run(connection.session)
-            else:
-                connection.silent = 0
+NAME_CHARACTERS = 256  # of the name of an account whose failed logins are counted
+BURST_SECONDS = 10.0  # for which a session may send at once what it may send in the long run
+STANZAS_AT_ONCE = 50  # of one session in a turn of the loop
 
 
 class Connection:
     """The driver of one stream; it is the transport's receiver and the session's link.
 
-    ``heard`` and ``opened`` are loop times in seconds.
+    ``heard`` and ``opened`` are loop times in seconds; ``source`` is what its address counts as until somebody logs in.
     """
 
     __slots__ = (
+        "_begun",
         "_busy",
         "_clean",
+        "_due",
         "_early",
+        "_free",
+        "_name",
+        "_paced",
         "_paused",
         "heard",
         "opened",
@@ -111,6 +75,7 @@ class Connection:
         "session",
         "shared",
         "silent",
+        "source",
         "stream",
         "transport",
         "username",
@@ -125,13 +90,19 @@ class Connection:
         self.stream = Stream(shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding)
         self.session: Session | None = None
         self.username = ""
+        self.source = ""
         self.visitor: Visitor | None = None
         self.opened = self.heard = asyncio.get_running_loop().time()
         self.pinged = False
         self.silent = 0
         self._busy = False
+        self._begun = False
+        self._paced = True  # until its login is through, with its first presence
         self._paused = False
         self._clean = False
+        self._due = 0.0  # the loop time at which what it has sent would have been sent at the rate that is allowed
+        self._free = not shared.server.sources.key(transport.peer)
+        self._name = ""  # of the account of which a login is under way
         self._early: list[bytes] | None = None  # stanzas for a session whose client does not know of it yet
         shared.open.add(self)
 
@@ -144,18 +115,32 @@ class Connection:
         self.silent = 0
         self.shared.server.counts.bytes_in += len(data)
         self.stream.feed(data)
-        if not self._busy:
+        if self.session is not None and not self._free:
+            self._due = max(self._due, self.heard - BURST_SECONDS) + len(data) / self._limits.session_bytes
+        if self._busy:
+            if not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+        elif self._paced:
+            self._busy = True
+            self.shared.pace.take(self._in_turn, fresh=not self._begun)
+        else:
             self._pump()
-        elif not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+
+    def _in_turn(self) -> None:
+        """Go on with the login."""
+        self._begun = True
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
         self.shared.open.discard(self)
+        self.shared.visited(self)
         session, self.session = self.session, None
         if session is not None and session.link is self:
-            self.shared.server.spawn(self._lost(session, self.shared.server.connection_lost(session, self._clean)))
+            ending = self._lost(session, self.shared.server.connection_lost(session, self._clean))
+            pace = self.shared.pace
+            pace.take(lambda: self.shared.server.spawn(pace.answer(ending)))
 
     async def _lost(self, session: Session, ending: Awaitable[None]) -> None:
         """What waited for the client's next request (BOSH), and is not in the session's queue, finds another way."""
@@ -207,17 +192,56 @@ class Connection:
             (ping % self.session.full.replace("&", "&amp;").replace("'", "&apos;").replace("<", "&lt;")).encode()
         )
 
+    @property
+    def _limits(self) -> Limits:
+        return self.shared.server.config.limits
+
+    @property
+    def waits_for_us(self) -> bool:
+        """Whether it is our turn."""
+        return self._busy
+
     # what the stream says
 
     def _pump(self) -> None:
         stream = self.stream
+        left = STANZAS_AT_ONCE
         while (event := stream.next_event()) is not None:
+            paced = self._paced
+            if paced and type(event) is StanzaReceived:
+                paced = event.stanza.kind == "presence"
+                self._paced = event.stanza.kind == "iq"
             waiting = self._handle(event)
             if waiting is not None:
                 self._busy = True
-                self.shared.server.spawn(self._wait(waiting))
+                self.shared.server.spawn(self._wait(self.shared.pace.answer(waiting) if paced else waiting))
                 break
+            left -= 1
+            if self._busy or not left:
+                self._rest()
+                break
+        else:
+            if self._due > self.heard and self._due > asyncio.get_running_loop().time():
+                self._rest()
         self._flush()
+
+    def _rest(self) -> None:
+        """Read no more for now: others have their turn, and who has sent more than is allowed waits until it was due.
+
+        Where the last stanza waits for a commit (`_handled`), that comes first.
+        """
+        if not self._paused:  # else the end of the connection would be noticed before what came before it is handled
+            self._paused = True
+            self.transport.pause_reading()
+        if self._busy:
+            return
+        self._busy = True
+        loop = asyncio.get_running_loop()
+        if self._due > loop.time():
+            self.shared.server.counts.slowed += 1
+            loop.call_at(self._due, self._go_on)
+        else:
+            loop.call_soon(self._go_on)
 
     def _flush(self) -> None:
         while data := self.stream.data_to_send():  # over WebSocket one frame a call
@@ -231,7 +255,12 @@ class Connection:
         except Exception:
             _log.exception("a client's request failed")
             self.end(StreamError("internal-server-error"))
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._busy = False
+        if self.session is None:
+            self.opened += asyncio.get_running_loop().time() - self.heard  # so long the client has waited for us
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -261,12 +290,35 @@ class Connection:
             counts.presences_in += 1
         else:
             counts.iqs_in += 1
-        outcome = server.router.from_client(session, stanza)
+        if not self._free:
+            self._due = max(self._due, self.heard - BURST_SECONDS) + 1 / self._limits.session_stanzas
+        committer = server.store.committer
+        if committer.full and stanza.kind == "message":
+            outcome = self._with_room(session, stanza)
+        else:
+            outcome = server.router.from_client(session, stanza)
         if not isinstance(outcome, int):
-            return session.count_later(outcome, server.store.committer)
+            return session.count_later(outcome, committer)
         if session.sm is not None:
-            session.count(outcome, server.store.committer)
+            session.count(outcome, committer)
+        if outcome and committer.behind:
+            self._busy = True
+            server.counts.slowed += 1
+            committer.when(outcome, self._committed)
         return None
+
+    async def _with_room(self, session: Session, stanza: Stanza) -> int:
+        """Handle a message when the database has made some room."""
+        server = self.shared.server
+        server.counts.slowed += 1
+        while server.store.committer.full:
+            await server.store.committer.flush()
+        outcome = server.router.from_client(session, stanza)
+        return outcome if isinstance(outcome, int) else await outcome
+
+    def _committed(self, durable: bool) -> None:
+        """The database has caught up with this client."""
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _start_tls(self, event: StartTls) -> None:
         self._flush()
@@ -274,10 +326,22 @@ class Connection:
         self.transport.start_tls(tls.context)
         self.stream.tls_established(tls.binding)
 
+    async def _guarded(self, username: str) -> None:
+        """Wait where logins have failed before; others need not wait for that. Raises StreamError."""
+        self._name = username[:NAME_CHARACTERS]
+        guard = self.shared.server.guard
+        if guard.delay(self.transport.peer, self._name):
+            counts = self.shared.server.counts
+            counts.logins_delayed += 1
+            counts.limits_hit += 1
+            await self.shared.pace.aside(guard.wait(self.transport.peer, self._name))
+
     async def _lookup(self, event: Lookup) -> None:
+        await self._guarded(event.username)
         self.stream.credentials(await self.shared.server.logins.credentials(event.username))
 
     async def _token_lookup(self, event: TokenLookup) -> None:
+        await self._guarded(event.username)
         self.stream.tokens(await self.shared.server.logins.tokens(event.username, event.agent))
 
     async def _store_keys(self, event: StoreKeys) -> None:
@@ -315,6 +379,8 @@ class Connection:
             return
         server, transport = self.shared.server, self.transport
         server.counts.logins_failed += 1
+        if event.condition == "not-authorized":
+            server.guard.failed(transport.peer, self._name)
         address = short_address(transport.peer, server.config.log.addresses)
         fields = {"address": address, "reason": event.condition, "transport": transport.kind}
         _log.info("a login failed", extra={"fields": fields})
@@ -323,6 +389,8 @@ class Connection:
         self.username = prepare_localpart(event.username)
         server = self.shared.server
         server.counts.logins += 1
+        server.guard.succeeded(self.transport.peer, self._name)
+        self.shared.visited(self)
         if self.transport.kind != "tcp":
             self.transport.max_message = server.config.limits.stanza_bytes
 

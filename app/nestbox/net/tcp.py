@@ -24,7 +24,7 @@ class TcpTransport(SocketTransport):
     """One TCP connection (Transport, TlsCapable)."""
 
     kind = "tcp"
-    __slots__ = ("_codec", "_head", "_make")
+    __slots__ = ("_codec", "_head", "_make", "_records")
 
     def __init__(
         self, options: TransportOptions, make_receiver: MakeReceiver, *, proxy: bool = False, secure: bool = False
@@ -33,6 +33,7 @@ class TcpTransport(SocketTransport):
         self._make: MakeReceiver | None = make_receiver
         self._head: bytes | None = b"" if proxy else None  # of the PROXY header, as far as it has come
         self._codec: TlsCodec | None = None
+        self._records: bytes | None = None  # of a TLS handshake that waits for its turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the driver, or wait for the PROXY header."""
@@ -62,10 +63,12 @@ class TcpTransport(SocketTransport):
             data = self._read_header(data)
             if not data:
                 return
-        if self._codec is not None:
+        if self._codec is None:
+            self._receiver.data_received(data)
+        elif self._codec.established:
             self._decode(data)
         else:
-            self._receiver.data_received(data)
+            self._shake_hands(data)
 
     def _read_header(self, data: bytes) -> bytes:
         self._head += data
@@ -94,7 +97,25 @@ class TcpTransport(SocketTransport):
         self._codec = TlsCodec(context)
         self._start_timer(self.options.handshake_timeout, self._no_handshake)
 
+    def _shake_hands(self, data: bytes) -> None:
+        """A handshake costs as much as a hundred messages: those of many clients take turns."""
+        if self._records is None:
+            self._records = data
+            self.options.pace.take(self._go_on)
+        else:
+            self._records += data
+            self.pause_reading()
+
+    def _go_on(self) -> None:
+        records, self._records = self._records, None
+        self.resume_reading()
+        if not self._closing:
+            self._decode(records)
+
     def _no_handshake(self) -> None:
+        if self._records is not None:  # it is our turn
+            self._start_timer(self.options.handshake_timeout, self._no_handshake)
+            return
         self.abort(TimeoutError("the TLS handshake took too long"))
 
     def _decode(self, data: bytes) -> None:

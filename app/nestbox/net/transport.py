@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nestbox.net.pace import Pace
+
 __all__ = ["MakeReceiver", "Receiver", "SlowConsumer", "SocketTransport", "Transport", "TransportOptions"]
 
 _log = logging.getLogger("nestbox.net")
@@ -68,7 +70,10 @@ MakeReceiver = Callable[["SocketTransport"], Receiver]
 
 @dataclass(slots=True)
 class TransportOptions:
-    """Limits and counts that all connections of one kind share. Sizes in bytes, times in seconds."""
+    """Limits and counts that all connections of one kind share. Sizes in bytes, times in seconds.
+
+    TLS handshakes wait for their turn at ``pace``.
+    """
 
     max_buffer: int = 4 * 1024 * 1024
     close_timeout: float = 5.0
@@ -79,6 +84,7 @@ class TransportOptions:
     bytes_in: int = 0
     bytes_out: int = 0
     slow_consumers: int = 0
+    pace: Pace = field(default_factory=Pace)
     # Connections with something to send in this turn of the loop.
     dirty: list[SocketTransport] = field(default_factory=list)
 

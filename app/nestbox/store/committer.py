@@ -2,7 +2,8 @@
 
 A worker appends rows and goes on. What came within a window is written in one transaction; then whoever waits for a
 batch is told, and only then are its stanzas acknowledged. While the database is away the rows stay in memory, bounded,
-and are tried again: nothing is reported before it is durable.
+and are tried again: nothing is reported before it is durable. Those who add rows look at ``behind`` and ``full``, and
+wait before they add more, so that the bounds are not reached.
 """
 
 from __future__ import annotations
@@ -91,6 +92,16 @@ class Committer:
             callback(batch not in self._failed)
         else:
             self._callbacks.setdefault(batch, []).append(callback)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the database is slower than those who add rows: each should wait until its last row is durable."""
+        return self.waiting_rows > self._max_rows // 5 or self.waiting_bytes > self._max_bytes // 4
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody should add anything until the batches that wait are durable."""
+        return self.waiting_rows > self._max_rows // 2 or self.waiting_bytes > self._max_bytes // 2
 
     async def flush(self) -> None:
         """Wait until all that was added before is durable or given up."""

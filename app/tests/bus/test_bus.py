@@ -115,6 +115,36 @@ def test_one_taker_gets_the_value(run, valkey):
     run(scenario())
 
 
+def test_a_flood_of_messages_leaves_the_loop_to_others(run, valkey, monkeypatch):
+    """The loop turns between them, and their order holds, also over a lost connection."""
+    monkeypatch.setattr(redis_module, "SLICE", 0.0)  # one message a turn
+
+    async def scenario():
+        async with workers(valkey.url, 2) as [one, two]:
+            turns, between = 0, []
+
+            async def turn():
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            note = two.bus._handler
+            two.bus._handler = lambda payload: (between.append(turns), note(payload))
+            turning = asyncio.create_task(turn())
+            for number in range(100):
+                one.bus.send(2, b"%d" % number) if number % 7 else one.bus.broadcast(b"%d" % number)
+            await two.until(lambda: len(two.got) >= 50)
+            two.bus._subscriber.abort()
+            await two.until(lambda: two.reconnects)
+            came = [int(payload) for payload in two.got]
+            assert came == list(range(len(came))) and len(came) >= 50
+            assert len(set(between[:50])) > 25, "others had their turn between them"
+            turning.cancel()
+
+    run(scenario())
+
+
 def test_messages_arrive_in_order_with_broadcasts_between(run, valkey):
     async def scenario():
         async with workers(valkey.url, 3) as [one, two, three]:

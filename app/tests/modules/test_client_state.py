@@ -62,6 +62,23 @@ async def test_little_things_wait_and_come_in_order(world, worker):
     assert bodies(await bob.drain()) == ["presence"]
 
 
+async def test_of_a_resource_only_the_newest_presence_waits(world):
+    await world.friends("alice", "bob")
+    alice = await world.client("alice", "desk")
+    phone = await world.client("alice", "phone", worker=2)
+    bob = await world.client("bob")
+    say(bob, "inactive")
+    for state in ("away", "dnd", "xa"):
+        await alice.send(f"<presence><show>{state}</show></presence>")
+    await phone.leave()
+    await bob.nothing()
+    await alice.send("<presence><show>chat</show></presence>")
+    await bob.nothing()
+    say(bob, "active")
+    came = [(s.from_, s.type, s.element.findtext("{jabber:client}show")) for s in await bob.drain()]
+    assert came == [(phone.jid, "unavailable", None), (alice.jid, None, "chat")]
+
+
 async def test_what_waits_is_bounded(world, monkeypatch):
     monkeypatch.setattr(core_session, "HELD_MAX", 5)
     alice = await world.client("alice")

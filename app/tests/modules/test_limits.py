@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ from muc.rooms import ADMIN, HOST, ROOM, enter, make
 from wire_client import HEADER, Pipe, WireClient
 
 from nestbox.config import Limits
-from nestbox.net.connection import PING_ANSWER_SECONDS, Connections
+from nestbox.net.connections import PING_ANSWER_SECONDS, Connections
 from nestbox.protocol.features import StreamOptions
 
 # What each limit is in its test, where it must be small to be gone over, and None where the default will do.
@@ -44,8 +43,8 @@ SMALL = {
 }
 # Those that need sockets, files or tokens, and those that refuse nobody but only bound what is kept.
 ELSEWHERE = {
-    "write_buffer_bytes": "net/test_bosh.py",
-    "component_connections": "net/test_components.py",
+    "write_buffer_bytes": "net/bosh",
+    "component_connections": "net/components",
     "push_registrations": "modules/test_push.py",
     "push_options_bytes": "modules/test_push.py",
     "token_clients": "modules/test_modern_login.py",
@@ -55,6 +54,12 @@ ELSEWHERE = {
     "pubsub_items": "modules/pubsub/test_items.py",
     "caps_cached": "modules/pubsub/test_client_caps.py",
     "room_history": "modules/test_limits.py",
+    "trusted_addresses": "modules/test_floods.py",
+    "visitors_per_address": "modules/test_floods.py",
+    "failed_logins_per_address": "modules/test_floods.py",
+    "failed_logins_per_account": "modules/test_floods.py",
+    "session_stanzas": "modules/test_floods.py",
+    "session_bytes": "modules/test_floods.py",
 }
 
 
@@ -107,13 +112,6 @@ class Stream(WireClient):
         await self.until(lambda: self.others)
         if self.error() is None:
             await self.expect("features")
-
-    async def authenticate(self):
-        secret = base64.b64encode(f"\0{self.name}\0password".encode()).decode()
-        self.pipe.feed(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>".encode())
-        await self.expect("success")
-        self.pipe.feed(HEADER)
-        await self.expect("features")
 
 
 async def stream(world, *, login=False):

@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from wire_client import HEADER, Pipe, WireClient
 
 from nestbox.config import Limits
-from nestbox.net.connection import Connections
+from nestbox.net.connections import Connections
 from nestbox.protocol.features import StreamOptions
 from nestbox.store.schema import tokens
 from nestbox.wire.element import namespace

@@ -11,8 +11,8 @@ from wire_client import WireClient
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import parse_jid
 from nestbox.modules import push as module
-from nestbox.net import connection as connection_module
-from nestbox.net.connection import Connections
+from nestbox.net import connections as connection_module
+from nestbox.net.connections import Connections
 from nestbox.protocol.features import StreamOptions
 from nestbox.wire.stanza import iq_error, iq_result, parse_stanza
 

@@ -15,7 +15,8 @@ from xml.etree.ElementTree import Element, XMLPullParser
 
 from harness import DOMAIN, PATIENCE, World
 
-from nestbox.net.connection import Connection, Connections
+from nestbox.net.connection import Connection
+from nestbox.net.connections import Connections
 from nestbox.protocol.features import StreamOptions
 
 SM = "{urn:xmpp:sm:3}"
@@ -30,7 +31,7 @@ class Pipe:
 
     kind = "tcp"
     secure = True
-    peer = "127.0.0.1"
+    peer = "198.51.100.7"
     unsent = ()
 
     def __init__(self, client: WireClient) -> None:
@@ -142,6 +143,10 @@ class WireClient:
         self.pipe.connection = Connections(server, options, None).accept(self.pipe)
         self.pipe.feed(HEADER)
         await self.expect("features")
+        await self.authenticate()
+
+    async def authenticate(self) -> None:
+        """Log in, and open the stream after that."""
         secret = base64.b64encode(f"\0{self.name}\0password".encode()).decode()
         self.pipe.feed(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>".encode())
         await self.expect("success")

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import yaml
 from conftest import converge, unit_properties, wait_for
 
 WORKER = "nestbox@1.service"
@@ -111,6 +112,11 @@ def test_status_says_all_is_well(host):
 def test_configuration_is_readable_by_the_server_only(host):
     file = host.file("/etc/nestbox/nestbox.yml")
     assert (file.user, file.group, file.mode) == ("root", "nestbox", 0o640)
+
+
+def test_whom_no_limit_by_address_holds_for_is_told_to_the_server(host):
+    limits = yaml.safe_load(host.file("/etc/nestbox/nestbox.yml").content_string)["limits"]
+    assert limits["trusted_addresses"] == ["127.0.0.0/8", "::1", "10.0.0.0/8"]
 
 
 def test_a_configuration_that_the_server_refuses_never_lands(host):

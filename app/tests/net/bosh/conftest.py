@@ -12,7 +12,7 @@ from tornado.httpserver import HTTPServer
 from nestbox.config import Config, Database, Limits, Web
 from nestbox.http.app import make_app
 from nestbox.net.bosh import Bosh
-from nestbox.net.connection import Connections
+from nestbox.net.connections import Connections
 from nestbox.net.listen import bind
 from nestbox.net.transport import TransportOptions
 from nestbox.protocol.stream import StreamOptions
