@@ -51,10 +51,10 @@ def add_parser(
         commands,
         "delete",
         _delete,
-        "Erase a user with roster, archive and all other data.",
+        "Erase users with roster, archive and all other data.",
         "nestboxctl user delete alice --yes",
     )
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("names", metavar="NAME", nargs="+")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     about = "Change how a user is served. Messages are never kept for longer than archive.days of the configuration."
     parser = add(commands, "set", _set, about, "nestboxctl user set alice --archive-days 30")
@@ -117,19 +117,25 @@ async def _set(args: argparse.Namespace, config: Config) -> None:
 
 
 async def _delete(args: argparse.Namespace, config: Config) -> None:
-    name = username(config, args.name)
-    async with opened(config) as store:
-        account = await store.accounts.get(name)
-        if account is None:
-            raise CommandError(f"There is no user {name}.")
-        if not args.yes:
-            await asyncio.to_thread(
-                _confirm, f"Erase {name}@{config.domain} with all messages? Type the name to confirm: ", name
-            )
-        await store.accounts.delete(name)
-    UploadFiles(config.state_dir).remove_account(account.id)
-    await tell_workers(config, name)
-    print(f"Erased {name}@{config.domain}.")
+    names = [username(config, name) for name in args.names]
+    erased = []
+    try:
+        async with opened(config) as store:
+            for name in names:
+                account = await store.accounts.get(name)
+                if account is None:
+                    raise CommandError(f"There is no user {name}.")
+                if not args.yes:
+                    question = f"Erase {name}@{config.domain} with all messages? Type the name to confirm: "
+                    await asyncio.to_thread(_confirm, question, name)
+                await store.accounts.delete(name)
+                erased.append(name)
+                UploadFiles(config.state_dir).remove_account(account.id)
+    finally:
+        if erased:
+            await tell_workers(config, *erased)
+    for name in erased:
+        print(f"Erased {name}@{config.domain}.")
 
 
 async def _list(args: argparse.Namespace, config: Config) -> None:

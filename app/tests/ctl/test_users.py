@@ -38,6 +38,11 @@ async def test_users_come_change_and_go(database_url: str, tmp_path: Path) -> No
     assert "--yes" in await ctl.fails("user", "delete", "alice")
     await ctl.ok("user", "delete", "alice", "--yes")
     assert await users(ctl) == {"bob": True, "josé": True}
+    await ctl.ok("user", "add", "carol")
+    assert await ctl.ok("user", "delete", "carol", "josé", "--yes") == (
+        "Erased carol@nestbox.test.\nErased josé@nestbox.test.\n"
+    )
+    assert await users(ctl) == {"bob": True}
     for command in (["passwd"], ["disable"], ["enable"], ["delete", "--yes"]):
         assert await ctl.fails("user", command[0], "alice", *command[1:]) == "There is no user alice."
 
