@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nestbox.bus import BusError, open_bus
 from nestbox.config import Config
+from nestbox.core.handover import hand_over
 from nestbox.core.ids import IdSource
 from nestbox.core.server import TICK, Server
 from nestbox.http.app import serve_http
@@ -39,7 +40,7 @@ class StartError(Exception):
 
 
 async def run(config: Config, worker: int) -> None:
-    """Run worker number ``worker`` until SIGTERM or SIGINT. Raises StartError."""
+    """Run worker number ``worker`` until SIGTERM or SIGINT; SIGUSR1 hands its sessions over. Raises StartError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -55,10 +56,14 @@ async def run(config: Config, worker: int) -> None:
         gc.collect()
         gc.freeze()
         stack.enter_context(_Tasks(server.run_ticks(), _run_ticks(connections), _notify_watchdog()))
+        loop.add_signal_handler(signal.SIGUSR1, lambda: server.spawn(hand_over(server, _say)))
         _log.info("worker is ready", extra={"fields": {"domain": config.domain}})
         _notify("READY=1")
+        _say("serving")
         await stop.wait()
         _notify("STOPPING=1")
+        server.draining = True
+        connections.turn_away()
         await server.stop()
 
 
@@ -103,6 +108,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
                 address, connections.accept, proxy=config.listen.proxy_protocol, secure=secure, options=transports
             )
             stack.callback(listener.close)
+            connections.listeners.append(listener)
     components = await listen_for_components(server, worker)
     if components is not None:
         stack.callback(components.close)
@@ -158,6 +164,11 @@ def _notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
             notify.connect("\0" + path[1:] if path[0] == "@" else path)
             notify.send(state.encode())
+
+
+def _say(status: str) -> None:
+    """What `systemctl status` shows; nestbox-rolling-restart waits for it."""
+    _notify(f"STATUS={status}")
 
 
 async def _notify_watchdog() -> None:

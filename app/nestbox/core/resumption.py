@@ -41,6 +41,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Snapshot).decode
 
 
+def _taken_over() -> StreamError:
+    return StreamError("conflict", "The stream was resumed on another connection.")
+
+
 @dataclass(slots=True)
 class _Claim:
     user: User
@@ -82,6 +86,11 @@ class Resumption:
             self._keep_journal(session)
         return session.sm_id
 
+    def outlives(self, session: Session) -> bool:
+        """Whether another worker can go on with the session when this one stops."""
+        server = self._server
+        return session.sm_id is not None and server.shared_bus and server.config.limits.resume_seconds > 0
+
     def _keep_journal(self, session: Session) -> None:
         if self._journal is not None:
             self._journal.begin(session)
@@ -114,7 +123,7 @@ class Resumption:
             session = self._sessions.get(sm_id)
         if session is None or session.entry.bare != user.jid:
             return None
-        await self._settle(session)
+        await self._settle(session, _taken_over())
         if session.ended or self._sessions.get(sm_id) is not session:
             return None  # somebody else was quicker, or it came to its end
         session.sm.ack(h)
@@ -139,15 +148,18 @@ class Resumption:
     # all that came in is dealt with
 
     @staticmethod
-    def _detach(session: Session, error: StreamError) -> None:
+    def _detach(session: Session, error: StreamError | None) -> None:
         link, session.link = session.link, None
-        if link is not None:
-            session.away_since = asyncio.get_running_loop().time()
+        if link is None:
+            return
+        session.away_since = asyncio.get_running_loop().time()
+        if error is None:
+            link.drop()
+        else:
             link.end(error)
 
-    async def _settle(self, session: Session, error: StreamError | None = None) -> None:
-        """Cut the session's link and wait until what came over it is handled and durable."""
-        error = error or StreamError("conflict", "The stream was resumed on another connection.")
+    async def _settle(self, session: Session, error: StreamError | None) -> None:
+        """Cut the link, with an error or without a word, and wait until what came over it is handled and durable."""
         committer = self._server.store.committer
         self._detach(session, error)
         while session.handling is not None or session.pending:
@@ -218,7 +230,7 @@ class Resumption:
     async def _give_away(self, op: reg.Claim) -> None:
         session = self._sessions.get(op.sm_id)
         if session is not None and session.entry.bare == op.bare:
-            await self._settle(session)
+            await self._settle(session, _taken_over())
             if self._sessions.get(op.sm_id) is session:
                 snapshot = self._take_out(session)
                 self._server.registry.moved(session, op.worker)
@@ -326,16 +338,16 @@ class Resumption:
         session.journal = None  # it has a new one
         self.forget(session)
         self._server.registry.leave(session)
-        self._detach(session, StreamError("conflict", "The stream was resumed on another connection."))
+        self._detach(session, _taken_over())
 
     # while no worker has it
 
-    async def park(self, session: Session, error: StreamError) -> None:
+    async def park(self, session: Session) -> None:
         """Leave a session on the bus for whichever worker its client comes back to.
 
         Meanwhile its address is nobody's, so messages are kept for it as for one who is offline.
         """
-        await self._settle(session, error)
+        await self._settle(session, None)
         if session.ended:
             return
         sm_id = session.sm_id

@@ -296,20 +296,24 @@ class Server:
             except Exception:
                 _log.exception("the regular look at sessions failed")
 
+    async def send_away(self, session: Session) -> None:
+        """Leave a session to the other workers, or end it where its client cannot resume it."""
+        if self.resumption.outlives(session):
+            await self.resumption.park(session)
+        else:
+            await self.end_session(session, StreamError("system-shutdown", "This worker restarts; please reconnect."))
+
     async def stop(self) -> None:
         """Send every client away; those that can resume find their session on the next worker."""
         self.draining = True
-        shutdown = StreamError("system-shutdown", "This worker restarts; please reconnect.")
         sessions = list(self.registry.sessions.values())
         for session in sessions:
-            link, session.link = session.link, None
-            if link is not None:
-                link.end(shutdown)
+            if self.resumption.outlives(session):
+                link, session.link = session.link, None
+                if link is not None:
+                    link.drop()
         for session in sessions:
-            if session.sm_id is not None and self.config.limits.resume_seconds and self.shared_bus:
-                await self.resumption.park(session, shutdown)
-            else:
-                await self.end_session(session, shutdown)
+            await self.send_away(session)
         for step in self.stopping:
             try:
                 await step()

@@ -42,6 +42,12 @@ class Link(Protocol):
     def end(self, error: StreamError | None) -> None:
         """Close the stream, with an error where given."""
 
+    def drop(self) -> None:
+        """Close the connection under the stream without a word, so that the client resumes (XEP-0198, section 8).
+
+        After </stream:stream> some clients think that their session has ended; a lost connection none does.
+        """
+
 
 class Snapshot(msgspec.Struct, array_like=True):
     """A session on its way to another worker (XEP-0198 resumption)."""

@@ -183,6 +183,11 @@ class Connection:
         self._flush()
         self.transport.close()
 
+    def drop(self) -> None:
+        """See Link.drop."""
+        self._flush()
+        self.transport.close()
+
     def ping(self) -> None:
         """Ask a quiet client for a sign of life (XEP-0199, section 4.1)."""
         self.pinged = True

@@ -14,6 +14,7 @@ from nestbox.protocol.features import StreamOptions
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
+    from nestbox.net.tcp import Listener
     from nestbox.net.tls import TlsContext
     from nestbox.net.transport import SocketTransport
 
@@ -33,12 +34,15 @@ class Connections:
     open: set[Connection] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
     visitors: Counter[str] = field(default_factory=Counter)
+    listeners: list[Listener] = field(default_factory=list)
 
     def accept(self, transport: SocketTransport) -> Connection:
         """Start a connection on a transport (a `MakeReceiver`)."""
         connection = Connection(self, transport)
         limits = self.server.config.limits
-        if len(self.open) > limits.connections:
+        if self.server.draining:
+            transport.abort()
+        elif len(self.open) > limits.connections:
             self.server.counts.limits_hit += 1
             connection.end(StreamError("resource-constraint", "The server has no room for more connections."))
         elif source := self.server.sources.key(transport.peer):
@@ -56,6 +60,14 @@ class Connections:
             self.visitors[source] -= 1
             if not self.visitors[source]:
                 del self.visitors[source]
+
+    def turn_away(self) -> None:
+        """The worker stops: who has not logged in yet tries again at another one, as after a lost connection."""
+        for listener in self.listeners:
+            listener.close()
+        for connection in list(self.open):
+            if connection.session is None:
+                connection.transport.abort()
 
     def tick(self) -> None:
         """Close those that did not log in in time, ping the quiet ones, cut those that did not answer."""

@@ -163,6 +163,9 @@ class Client:
 
     def end(self, error: StreamError | None) -> None:
         self.error = error
+        self.drop()
+
+    def drop(self) -> None:
         self.closed = True
         self._news.set()
 

@@ -135,12 +135,14 @@ class WireClient:
         ]
 
     async def connect(self, worker: int) -> None:
-        """Open a stream and authenticate."""
+        """Open a stream and authenticate. Raises ConnectionError when the worker takes nobody any more."""
         server = self.world.servers[worker]
         options = StreamOptions(domain=DOMAIN, plain_allowed=True, features_after_auth=list(server.stream_features))
         self.pipe = Pipe(self)
         self.others.clear()
         self.pipe.connection = Connections(server, options, None).accept(self.pipe)
+        if self.pipe.closed:
+            raise ConnectionError
         self.pipe.feed(HEADER)
         await self.expect("features")
         await self.authenticate()

@@ -119,7 +119,7 @@ async def test_a_seat_waits_for_a_session_that_will_be_resumed(world):
     """A worker stops; its clients resume elsewhere and have missed nothing."""
     anna, ben, cleo = await three(world)
     sm_id = world.servers[2].enable_sm(ben.session, True)
-    await world.servers[2].resumption.park(ben.session, None)
+    await world.servers[2].resumption.park(ben.session)
     await world.settle()
     await say(cleo, "while you were away")
     await cleo.send(f"<message to='{ROOM}/Ben' type='chat'><body>psst</body></message>")
@@ -142,7 +142,7 @@ async def test_a_seat_waits_for_a_session_that_will_be_resumed(world):
 async def test_a_seat_is_given_up_when_its_session_is_not_resumed(world):
     anna, ben, _ = await three(world)
     world.servers[2].enable_sm(ben.session, True)
-    await world.servers[2].resumption.park(ben.session, None)
+    await world.servers[2].resumption.park(ben.session)
     room = service(world, 1).rooms["tea"]
     await world.settle()
     service(world, 1).check_seats(room)
