@@ -22,13 +22,14 @@ def add_parsers(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], add: Callable[..., argparse.ArgumentParser]
 ) -> None:
     """Declare the commands."""
-    add(
+    parser = add(
         commands,
         "migrate",
         _migrate,
         "Bring the database to what this release needs. Run it before the workers start.",
         "nestboxctl migrate",
     )
+    parser.add_argument("--check", action="store_true", help="only say whether this release runs with it as it is")
     about = "Prepare the archive's coming months and remove old messages and files. A timer runs it every day."
     add(commands, "maintenance", _maintenance, about, "nestboxctl maintenance")
 
@@ -43,7 +44,10 @@ def check(args: argparse.Namespace) -> None:
 async def _migrate(args: argparse.Namespace, config: Config) -> None:
     async with opened(config, any_schema=True) as store:
         before = await store.revision()
-        await store.migrate()
+        if args.check:
+            await store.check_schema()
+        else:
+            await store.migrate()
         after = await store.revision()
     if before == after:
         print(f"The database is at revision {after} already.")

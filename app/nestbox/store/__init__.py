@@ -86,9 +86,10 @@ class Store:
             return await connection.run_sync(migrations.current)
 
     async def check_schema(self) -> None:
-        """Raise StoreError, with the cure, unless the schema is this release's."""
+        """Raise StoreError, with the cure, unless this release runs with the schema (`migrations.serves`)."""
         revision = await self.revision()
-        if revision != REVISION:
+        if not migrations.serves(revision, REVISION):
+            _refuse_newer(revision)
             have = f"at revision {revision}" if revision else "empty"
             raise StoreError(f"The database is {have}, this release needs {REVISION}: run nestboxctl migrate.")
 
@@ -114,9 +115,17 @@ def _upgrade(connection: Connection) -> None:
     revision = migrations.current(connection)
     if revision is None and inspect(connection).get_table_names():
         raise StoreError("The database has tables that are not Nestbox's: give Nestbox a database of its own.")
-    if revision is not None and revision > REVISION:
-        raise StoreError(f"The database is at revision {revision}, newer than this release knows ({REVISION}).")
-    migrations.upgrade(connection)
+    _refuse_newer(revision)
+    if not migrations.serves(revision, REVISION):
+        migrations.upgrade(connection)
+
+
+def _refuse_newer(revision: str | None) -> None:
+    if revision is not None and revision > REVISION and not migrations.serves(revision, REVISION):
+        raise StoreError(
+            f"The database is at revision {revision}, with which this release ({REVISION}) cannot run: install the "
+            "newer release again, or restore the backup that was made before it was installed."
+        )
 
 
 async def open_store(url: str, commit_window: float = 0.01, replica_url: str | None = None) -> Store:
