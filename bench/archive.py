@@ -1,40 +1,35 @@
-#!/usr/bin/env python3
-"""What a durable archive costs: CPU of worker and database for each message, and how long until it is durable.
+"""The store alone: CPU of worker and database for each message that is archived, and how long until it is durable.
 
 A message is two rows (each side's archive). The generator's own cost, measured first, is taken off the worker's.
-Run it with the app's environment: .venv/bin/python bench/archive.py [--rate 500] [--seconds 10]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "app"))
-
+from chat import TEXT
+from measure import run
 from nestbox.core.ids import IdSource
 from nestbox.store import Store, open_store
-from tests.databases import MariaDB
+from peers import cpu_seconds
+from peers.nestbox import MariaDB
 
-try:
-    import uvloop as loops
-except ImportError:
-    loops = asyncio
+__all__ = ["print_archive"]
 
 ACCOUNTS = 4000
+WINDOWS_MS = (5, 10, 20)  # between two commits, of which ours is the middle one
 STANZA = (
     '<message type="chat" id="{id}" from="user{a}@nestbox.test/phone" to="user{b}@nestbox.test">'
-    "<body>Eighty bytes of text, as the other benchmarks have it; nobody reads it, though..</body></message>"
+    f"<body>{TEXT}</body></message>"
 )
 
 
-async def load(store: Store | None, rate: int, seconds: float) -> tuple[float, list[float]]:
+async def _load(store: Store | None, rate: float, seconds: float) -> tuple[float, list[float]]:
     """Send for some seconds; return the worker's CPU in us for each message and the waits in ms."""
     loop = asyncio.get_running_loop()
     ids = IdSource(1)
@@ -68,48 +63,34 @@ async def load(store: Store | None, rate: int, seconds: float) -> tuple[float, l
     return (time.process_time() - cpu) / count * 1e6, [1000 * wait for wait in waits]
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that another process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def measure(name: str, url: str, pid: int | None, args: argparse.Namespace) -> None:
+async def _measure(name: str, url: str, pid: int | None, options: argparse.Namespace) -> None:
     """Print a row of the table for each window."""
-    idle, _ = await load(None, args.rate, args.seconds / 2)
-    for window in args.windows:
+    idle, _ = await _load(None, options.rate, 2)
+    for window in WINDOWS_MS:
         store = await open_store(url, window / 1000)
         await store.migrate()
-        await load(store, args.rate, 1)
-        other = cpu_of(pid) if pid else 0.0
-        batches = store.committer.batches
-        worker, waits = await load(store, args.rate, args.seconds)
-        other = ((cpu_of(pid) - other) if pid else 0.0) / len(waits) * 1e6
+        await _load(store, options.rate, 1)
+        before, batches = cpu_seconds(pid) if pid else 0.0, store.committer.batches
+        worker, waits = await _load(store, options.rate, options.seconds)
+        database = (cpu_seconds(pid) - before) * 1e6 / len(waits) if pid else 0.0
         waits.sort()
         print(
-            f"| {name} | {args.rate} | {window} ms | {worker - idle:.0f} | {other:.0f} | {waits[len(waits) // 2]:.1f} "
-            f"| {waits[len(waits) * 99 // 100]:.1f} | {(store.committer.batches - batches) / args.seconds:.0f} |"
+            f"| {name} | {window} ms | {worker - idle:.0f} | {database:.0f} | {waits[len(waits) // 2]:.1f} "
+            f"/ {waits[len(waits) * 99 // 100]:.1f} | {(store.committer.batches - batches) / options.seconds:.0f} |",
+            flush=True,
         )
         await store.close()
 
 
-def main() -> None:
-    """Measure both databases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=int, default=500, help="messages a second")
-    parser.add_argument("--seconds", type=float, default=10, help="how long each measurement takes")
-    parser.add_argument("--windows", type=int, nargs="+", default=[20], help="commit windows in ms")
-    args = parser.parse_args()
-    print("| database | messages/s | window | worker us | database us | p50 ms | p99 ms | commits/s |")
-    print("|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(prefix="nestbox-bench-") as folder:
-        runner = asyncio.Runner(loop_factory=loops.new_event_loop)
-        runner.run(measure("SQLite", f"sqlite:///{folder}/nestbox.db", None, args))
+def print_archive(options: argparse.Namespace) -> None:
+    """The table."""
+    print(f"\n## The store alone\n\n{options.rate:.0f} messages/s\n")
+    print("| database | window | worker us | database us | durable after p50 / p99 ms | commits/s |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
+        run(_measure("SQLite", f"sqlite:///{folder}/nestbox.db", None, options))
         server = MariaDB(Path(folder))
-        runner.run(measure("MariaDB", server.create(), server.pid, args))
-        runner.close()
-        server.stop()
-
-
-if __name__ == "__main__":
-    main()
+        try:
+            run(_measure("MariaDB", server.create(), server.pid, options))
+        finally:
+            server.stop()

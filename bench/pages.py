@@ -1,8 +1,6 @@
-#!/usr/bin/env python3
 """How long a page of history takes, as the archive grows to millions of messages.
 
 The database copies its own rows (INSERT ... SELECT), 10,000 messages an account; it stops growing when its time is up.
-Run it with the app's environment: .venv/bin/python bench/pages.py [--rows 10000000] [--minutes 10]
 """
 
 from __future__ import annotations
@@ -10,12 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app"))
 
 from nestbox.core.ids import ms_to_id
 from nestbox.modules.archive_pages import results
@@ -23,8 +18,10 @@ from nestbox.modules.archive_query import Query
 from nestbox.modules.rsm import PageRequest
 from nestbox.store import Store, open_store
 from nestbox.store.archive import _where, page_query
+from peers.nestbox import MariaDB
 from sqlalchemy import text
-from tests.databases import MariaDB
+
+__all__ = ["print_pages"]
 
 EACH = 10_000  # messages of an account
 STEP_MS = 60_000  # between two of them
@@ -130,14 +127,13 @@ async def run(url: str, rows: int, minutes: float) -> None:
     await store.close()
 
 
-def print_pages(rows: int, minutes: float) -> None:
-    """Print the table for both databases."""
-    print(
-        f"A page of {PAGE} messages: CPU of the worker, and the time until it is there, with everything it runs beside\n"
-    )
+def print_pages(options: argparse.Namespace) -> None:
+    """The table, for both databases."""
+    rows, minutes = options.history, options.minutes
+    print(f"\n## A page of {PAGE} messages\n\nTime is until it is there, with everything that it runs beside\n")
     print("| database | messages kept | page | worker CPU ms | p50 ms | p99 ms | read by |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory(prefix="nestbox-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         asyncio.run(run(f"sqlite:///{folder}/nestbox.db", rows, minutes / 2))
         # What is copied need not survive a power cut.
         server = MariaDB(Path(folder), "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0")
@@ -145,16 +141,3 @@ def print_pages(rows: int, minutes: float) -> None:
             asyncio.run(run(server.create(), rows, minutes / 2))
         finally:
             server.stop()
-
-
-def main() -> None:
-    """Measure both databases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000, help="messages in the archive at the end (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=10, help="for both databases together (%(default)s)")
-    args = parser.parse_args()
-    print_pages(args.rows, args.minutes)
-
-
-if __name__ == "__main__":
-    main()

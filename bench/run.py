@@ -14,6 +14,7 @@ import resource
 from pathlib import Path
 
 from acks import print_acks
+from archive import print_archive
 from budget import print_budget
 from compare import print_comparison, print_servers
 from crowd import print_crowd
@@ -34,7 +35,8 @@ TABLES = {
     "crowd": print_crowd,
     "storm": lambda options: print_storm(options.people),
     "profile": print_profile,
-    "pages": lambda options: print_pages(options.history, options.minutes),
+    "archive": print_archive,
+    "pages": print_pages,
 }
 
 
