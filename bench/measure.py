@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from chat import FlatOut, steady
 from load import Client, log_in
-from peers import DOMAIN, PASSWORD, Server, users
+from peers import DOMAIN, PASSWORD, Server, in_real_time, users
 from room import enter, talk
 
 try:
@@ -51,15 +51,17 @@ class Figures:
 
 
 def run(main: Coroutine[object, object, Result]) -> Result:
-    """Run a generator's coroutine on the loop that costs least, on a core that the server does not have."""
-    cores = os.sched_getaffinity(0)
+    """Run a generator's coroutine on the loop that costs least, on a core that the server does not have, in real time."""
+    cores, policy = os.sched_getaffinity(0), os.sched_getscheduler(0)
     if len(cores) > 1:
         os.sched_setaffinity(0, cores - {CORE})
+    in_real_time()
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(main)
     finally:
         os.sched_setaffinity(0, cores)
+        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 async def measure(server: Server, options: argparse.Namespace, loads: str = "chat flat room") -> Figures:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,11 @@ __all__ = [
     "PASSWORD",
     "SALT",
     "Server",
+    "claim",
     "cpu_seconds",
+    "favour",
+    "in_real_time",
+    "listens",
     "pss_kib",
     "scram_keys",
     "users",
@@ -63,12 +68,23 @@ class Server:
         """Memory of each in KiB."""
         return {name: sum(map(pss_kib, pids)) for name, pids in self.processes.items()}
 
-    def pin(self, cores: set[int]) -> None:
-        """Let all threads run on these cores only."""
-        for pids in self.processes.values():
-            for pid in pids:
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    os.sched_setaffinity(int(task.name), cores)
+
+def favour(pids: Iterable[int], core: int) -> None:
+    """Let all threads of processes run on this core only, in real time where one may (`in_real_time`)."""
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(task.name), {core})
+                in_real_time(int(task.name))
+
+
+def in_real_time(task: int = 0) -> bool:
+    """Let a thread come before all else on the machine (SCHED_RR; the kernel keeps 5 % for the others), where one may."""
+    try:
+        os.sched_setscheduler(task, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
 
 
 def pss_kib(pid: int) -> int:
@@ -91,6 +107,13 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) ->
         if time.monotonic() > deadline:
             raise SystemExit(f"bench: {what} did not happen within {seconds:.0f} s")
         time.sleep(0.05)
+
+
+def claim(ports: dict[str, int]) -> None:
+    """Raises SystemExit where somebody else listens on one of the ports."""
+    taken = [port for port in ports.values() if listens(port)]
+    if taken:
+        raise SystemExit(f"bench: somebody listens on 127.0.0.1:{taken[0]} already")
 
 
 def listens(port: int) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers import DOMAIN, ITERATIONS, SALT, Server, container, listens, scram_keys, wait_for
+from peers import DOMAIN, ITERATIONS, SALT, Server, claim, container, listens, scram_keys, wait_for
 
 __all__ = ["PACKAGES", "SETTINGS", "start"]
 
@@ -18,7 +18,7 @@ SETTINGS = (
     "poll on, one scheduler (it sees one core)"
 )
 PACKAGES = ("ejabberd", "erlang-base")
-PORTS = {"tcp": 25222, "tls": 25223, "websocket": 25280}
+PORTS = {"tcp": 18222, "tls": 18223, "websocket": 18280}
 MODULES = (
     "adhoc admin_extra announce avatar blocking bosh caps carboncopy client_state configure disco fail2ban last muc_admin "
     "offline ping privacy private push push_keepalive roster shared_roster stream_mgmt vcard_xupdate version"
@@ -28,6 +28,7 @@ MODULES = (
 @contextlib.contextmanager
 def start(folder: Path, accounts: int, *, archive: str, transport: str, core: int) -> Iterator[Server]:
     """One node with ``accounts`` accounts; ``archive`` is 'off', 'own' or 'sqlite'."""
+    claim(PORTS)
     container.certificate(folder)
     (folder / "ejabberd.yml").write_text(_configuration(archive))
     stored, server = (f'<<"{base64.b64encode(key).decode()}">>' for key in scram_keys())

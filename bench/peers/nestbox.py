@@ -16,7 +16,7 @@ from nestbox.store import Store, open_store
 from nestbox.store.schema import roster
 from sqlalchemy import insert
 
-from peers import DOMAIN, PASSWORD, Server, listens, users, wait_for
+from peers import DOMAIN, PASSWORD, Server, claim, favour, listens, users, wait_for
 from peers.container import certificate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "app" / "tests"))
@@ -30,7 +30,7 @@ SETTINGS = (
     "'mariadb' with all in MariaDB (innodb_flush_log_at_trx_commit=1) and Valkey as the bus; durable for each message, by "
     "group commit; limits as shipped (a rate limit there is none)"
 )
-PORTS = {"tcp": 24222, "tls": 24223, "websocket": 24280}
+PORTS = {"tcp": 17222, "tls": 17223, "websocket": 17280}
 
 
 async def create_accounts(url: str, count: int, sociable: int = 0) -> None:
@@ -98,6 +98,7 @@ def start(
 
     One worker listens on loopback, several on Unix sockets as behind HAProxy (``addresses``).
     """
+    claim(PORTS)
     with contextlib.ExitStack() as stack:
         processes: dict[str, list[int]] = {"worker": []}
         url, bus = f"sqlite:///{folder}/nestbox.db", "local"
@@ -134,7 +135,8 @@ def start(
             processes["HAProxy"] = [stack.enter_context(ended(_haproxy(folder, server.addresses))).pid]
             wait_for(lambda: listens(PORTS["tls"]), "HAProxy's listening")
         if core is not None:
-            server.pin({core})
+            for name in ("worker", "HAProxy"):  # the database's threads would spin against each other in real time
+                favour(processes.get(name, ()), core)
         yield server
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers import DOMAIN, ITERATIONS, SALT, Server, container, listens, scram_keys, users, wait_for
+from peers import DOMAIN, ITERATIONS, SALT, Server, claim, container, listens, scram_keys, users, wait_for
 
 __all__ = ["PACKAGES", "SETTINGS", "start"]
 
@@ -16,7 +16,7 @@ SETTINGS = (
     "keys in files; archive 'own' is mod_mam in files, 'sqlite' is mod_mam in SQLite, both expire 'never'"
 )
 PACKAGES = ("prosody", "lua5.4")
-PORTS = {"tcp": 26222, "tls": 26223, "websocket": 26280}
+PORTS = {"tcp": 19222, "tls": 19223, "websocket": 19280}
 MODULES = (
     "disco roster saslauth blocklist bookmarks carbons pep private smacks vcard4 vcard_legacy csi_simple ping time uptime "
     "version tls websocket"
@@ -26,6 +26,7 @@ MODULES = (
 @contextlib.contextmanager
 def start(folder: Path, accounts: int, *, archive: str, transport: str, core: int) -> Iterator[Server]:
     """One server with ``accounts`` accounts; ``archive`` is 'off', 'own' or 'sqlite'."""
+    claim(PORTS)
     container.certificate(folder)
     (folder / "prosody.cfg.lua").write_text(_configuration(archive))
     kept = folder / "data" / DOMAIN.replace(".", "%2e") / "accounts"
