@@ -21,7 +21,8 @@ from pathlib import Path
 import uvloop
 from appliance import Accounts, Appliance, Unreachable, find, samples
 from capacity_report import write
-from load import Client, chat
+from chat import steady
+from load import Client
 from ramp import MAX_MINUTES, MAX_SESSIONS, Bounds, Step, machine_figures, plan, reached
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -156,10 +157,10 @@ class Run:
             session.forget()
         gc.collect()
         begin, cpu, first = time.monotonic(), time.process_time(), len(taken) - 1
-        found = await chat(online, step.rate, self.arguments.seconds)
+        found = await steady(online, step.rate, self.arguments.seconds)
         step.generator_percent = 100 * (time.process_time() - cpu) / (time.monotonic() - begin)
-        step.sent, step.lost = found["sent"], found["sent"] - found["received"]
-        step.p50_ms, step.p99_ms = found["p50_ms"], found["p99_ms"]
+        step.sent, step.lost = found["sent"], found["lost"]
+        step.p50_ms, step.p99_ms = found["p50"], found["p99"]
         during = taken[first:]
         if len(during) < 2:
             raise Unreachable(f"{self.appliance.name} gave no figures of itself during a step: is SSH still open?")
