@@ -22,7 +22,7 @@ from pathlib import Path
 from load import Client
 from nestbox.store import open_store
 from nestbox.store.schema import roster
-from peers import DOMAIN, PASSWORD, cpu_seconds
+from peers import DOMAIN, PASSWORD, cpu_seconds, in_real_time
 from sqlalchemy import insert
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
@@ -117,6 +117,7 @@ def workers(folder: Path, database: str, people: int) -> Iterator[list[subproces
             process = subprocess.Popen([sys.executable, "-m", "nestbox", "--config", config, "--worker", str(number)])
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
+            in_real_time(process.pid)
             started.append(process)
         deadline = time.monotonic() + 60
         while not all((folder / f"{number}.sock").exists() for number in range(1, WORKERS + 1)):

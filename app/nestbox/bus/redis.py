@@ -26,7 +26,7 @@ HEARTBEAT_SECONDS = 3.0
 ALIVE_SECONDS = 10
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
-SLICE = 0.01  # seconds of messages from others in one turn of the loop
+SLICE = 0.005  # seconds of messages from others in one turn of the loop
 
 _PREFIX = "nestbox:"
 _ALL = f"{_PREFIX}all"

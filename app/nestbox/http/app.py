@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tornado.httpserver import HTTPServer
@@ -24,7 +24,6 @@ from nestbox.http.webchat import WebChatHandler
 from nestbox.http.well_known import HostMetaHandler
 from nestbox.net.bosh import Bosh
 from nestbox.net.listen import bind
-from nestbox.net.pace import Pace
 from nestbox.net.transport import MakeReceiver, TransportOptions
 from nestbox.net.websocket import XmppWebSocketHandler
 from nestbox.store.upload_files import UploadFiles
@@ -41,21 +40,30 @@ _LIMITS = {
     "idle_connection_timeout": 60,
     "body_timeout": 30,
 }
-_REQUEST_SECONDS = 0.002  # of CPU, about, for a connection's first request
+_ACCEPTS = 8  # each brings a request, which may become a WebSocket on which somebody logs in
 
 
 class _Server(HTTPServer):
-    """The clients' server: new connections take turns, as most become somebody's WebSocket and log in."""
+    """Takes a few new connections in a turn of the loop, the others wait in the kernel; Tornado takes 128."""
 
-    pace = Pace()  # set it: Tornado has its own mind about constructors
+    def listen_on(self, sock: socket.socket) -> None:
+        """Serve those who connect to a listening, non-blocking socket, which is ours from now on."""
+        self._listening = sock
+        asyncio.get_running_loop().add_reader(sock, self._accept)
 
-    def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
-        """Tornado's: begin to serve a connection."""
-        self.pace.take(partial(self._serve, stream, address), fresh=True)
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                connection, address = self._listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            self.handle_stream(IOStream(connection), address)
 
-    def _serve(self, stream: IOStream, address: tuple[object, ...]) -> None:
-        self.pace.more(_REQUEST_SECONDS)
-        super().handle_stream(stream, address)
+    def stop(self) -> None:
+        """Tornado's: take no more connections."""
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening.close()
+        super().stop()
 
 
 class _WebSocketPage(Page, XmppWebSocketHandler):
@@ -132,9 +140,8 @@ async def serve_http(
     servers = []
     for application, where in ((routes, address), (local, config.address("metrics", worker))):
         if where:
-            servers.append((_Server if application is routes else HTTPServer)(application, **_LIMITS))
-            servers[-1].pace = transports.pace
-            servers[-1].add_socket(bind(where))
+            servers.append(_Server(application, **_LIMITS))
+            servers[-1].listen_on(bind(where))
     tasks = [asyncio.create_task(health.watch_store()), asyncio.create_task(metrics.lag.watch())]
 
     async def stop() -> None:

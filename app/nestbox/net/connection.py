@@ -11,44 +11,30 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING
 
-from nestbox.core.errors import SaslError, StanzaError, StreamError
-from nestbox.core.jid import prepare_localpart
-from nestbox.core.visitor import Visitor
-from nestbox.log import short_address
+from nestbox.core.errors import StreamError
+from nestbox.net import entrance
 from nestbox.protocol.stream import (
     Ack,
     AckRequest,
-    Authenticated,
-    BindRequest,
     Closed,
     EnableSm,
-    Establish,
-    LoginFailed,
-    Lookup,
     Nonza,
-    ResumeRequest,
     StanzaReceived,
     StartTls,
-    StoreKeys,
     Stream,
-    TokenLookup,
-    VisitorIq,
 )
 
 if TYPE_CHECKING:
     from nestbox.config import Limits
     from nestbox.core.session import Session
+    from nestbox.core.visitor import Visitor
     from nestbox.net.connections import Connections
     from nestbox.net.transport import SocketTransport
-    from nestbox.wire.element import Element
     from nestbox.wire.stanza import Stanza
 
 __all__ = ["Connection"]
 
 _log = logging.getLogger("nestbox.c2s")
-VISIT_SECONDS = 300.0  # more for a person who makes an account, who has a form to fill in
-VISITOR_FAILURES = 10
-NAME_CHARACTERS = 256  # of the name of an account whose failed logins are counted
 BURST_SECONDS = 10.0  # for which a session may send at once what it may send in the long run
 STANZAS_AT_ONCE = 50  # of one session in a turn of the loop
 
@@ -56,7 +42,9 @@ STANZAS_AT_ONCE = 50  # of one session in a turn of the loop
 class Connection:
     """The driver of one stream; it is the transport's receiver and the session's link.
 
-    ``heard`` and ``opened`` are loop times in seconds; ``source`` is what its address counts as until somebody logs in.
+    ``heard`` and ``opened`` are loop times in seconds; ``source`` is what its address counts as until somebody logs in;
+    ``name`` is the account of which a login is under way, ``early`` what comes for a session before its client knows of
+    it. The way to the session is in `nestbox.net.entrance`.
     """
 
     __slots__ = (
@@ -64,12 +52,12 @@ class Connection:
         "_busy",
         "_clean",
         "_due",
-        "_early",
         "_free",
-        "_name",
         "_paced",
         "_paused",
+        "early",
         "heard",
+        "name",
         "opened",
         "pinged",
         "session",
@@ -102,8 +90,8 @@ class Connection:
         self._clean = False
         self._due = 0.0  # the loop time at which what it has sent would have been sent at the rate that is allowed
         self._free = not shared.server.sources.key(transport.peer)
-        self._name = ""  # of the account of which a login is under way
-        self._early: list[bytes] | None = None  # stanzas for a session whose client does not know of it yet
+        self.name = ""
+        self.early: list[bytes] | None = None
         shared.open.add(self)
 
     # the transport's receiver
@@ -158,8 +146,8 @@ class Connection:
 
     def send_stanza(self, data: bytes) -> None:
         """See Link.send_stanza."""
-        if self._early is not None:
-            self._early.append(data)
+        if self.early is not None:
+            self.early.append(data)
             return
         counts = self.shared.server.counts
         counts.stanzas_out += 1
@@ -168,7 +156,7 @@ class Connection:
 
     def request_ack(self) -> None:
         """See Link.request_ack."""
-        if self._early is not None:
+        if self.early is not None:
             return  # `_establish` asks
         self.transport.write(b"<r xmlns='urn:xmpp:sm:3'/>")
 
@@ -180,12 +168,12 @@ class Connection:
         """See Link.end."""
         self._clean = True
         self.stream.close(error)
-        self._flush()
+        self.flush()
         self.transport.close()
 
     def drop(self) -> None:
         """See Link.drop."""
-        self._flush()
+        self.flush()
         self.transport.close()
 
     def ping(self) -> None:
@@ -228,7 +216,7 @@ class Connection:
         else:
             if self._due > self.heard and self._due > asyncio.get_running_loop().time():
                 self._rest()
-        self._flush()
+        self.flush()
 
     def _rest(self) -> None:
         """Read no more for now: others have their turn, and who has sent more than is allowed waits until it was due.
@@ -248,7 +236,8 @@ class Connection:
         else:
             loop.call_soon(self._go_on)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what the negotiation has to say."""
         while data := self.stream.data_to_send():  # over WebSocket one frame a call
             self.transport.write(data)
 
@@ -326,123 +315,10 @@ class Connection:
         asyncio.get_running_loop().call_soon(self._go_on)
 
     def _start_tls(self, event: StartTls) -> None:
-        self._flush()
+        self.flush()
         tls = self.shared.tls
         self.transport.start_tls(tls.context)
         self.stream.tls_established(tls.binding)
-
-    async def _guarded(self, username: str) -> None:
-        """Wait where logins have failed before; others need not wait for that. Raises StreamError."""
-        self._name = username[:NAME_CHARACTERS]
-        guard = self.shared.server.guard
-        if guard.delay(self.transport.peer, self._name):
-            counts = self.shared.server.counts
-            counts.logins_delayed += 1
-            counts.limits_hit += 1
-            await self.shared.pace.aside(guard.wait(self.transport.peer, self._name))
-
-    async def _lookup(self, event: Lookup) -> None:
-        await self._guarded(event.username)
-        self.stream.credentials(await self.shared.server.logins.credentials(event.username))
-
-    async def _token_lookup(self, event: TokenLookup) -> None:
-        await self._guarded(event.username)
-        self.stream.tokens(await self.shared.server.logins.tokens(event.username, event.agent))
-
-    async def _store_keys(self, event: StoreKeys) -> None:
-        await self.shared.server.store.accounts.add_keys(event.username, event.hash, event.keys)
-        self.stream.keys_stored()
-
-    async def _establish(self, event: Establish) -> None:
-        server, transport = self.shared.server, self.transport
-        self._early = []
-        try:
-            session, outcome = await server.logins.establish(self, event, transport.peer, transport.kind)
-        except SaslError as error:
-            self.stream.refused(error)
-            return
-        finally:
-            early, self._early = self._early, None
-        self.session = session
-        self.stream.established(outcome)
-        if session is None:
-            return
-        self._flush()
-        for data in early if outcome.resumed is None else session.sm.unacked():
-            self.send_stanza(data)
-        session.ask()
-        await self._end_if_gone(session)
-
-    async def _end_if_gone(self, session: Session) -> None:
-        """The client may have left while its session was made."""
-        if self not in self.shared.open:
-            self.session = None
-            await self.shared.server.connection_lost(session, clean=False)
-
-    def _login_failed(self, event: LoginFailed) -> None:
-        if event.condition == "aborted":
-            return
-        server, transport = self.shared.server, self.transport
-        server.counts.logins_failed += 1
-        if event.condition == "not-authorized":
-            server.guard.failed(transport.peer, self._name)
-        address = short_address(transport.peer, server.config.log.addresses)
-        fields = {"address": address, "reason": event.condition, "transport": transport.kind}
-        _log.info("a login failed", extra={"fields": fields})
-
-    def _authenticated(self, event: Authenticated) -> None:
-        self.username = prepare_localpart(event.username)
-        server = self.shared.server
-        server.counts.logins += 1
-        server.guard.succeeded(self.transport.peer, self._name)
-        self.shared.visited(self)
-        if self.transport.kind != "tcp":
-            self.transport.max_message = server.config.limits.stanza_bytes
-
-    async def _visit(self, event: VisitorIq) -> None:
-        """Somebody without an account asks something; too many refusals end the stream."""
-        server = self.shared.server
-        visitor = self.visitor
-        if visitor is None:
-            visitor = self.visitor = Visitor(self.transport.peer)
-        answer: Element | StanzaError | None
-        try:
-            answer = await server.visitor_iqs[event.stanza.payload.tag](visitor, event.stanza)
-            if not visitor.welcome:
-                visitor.welcome = True
-                self.opened += VISIT_SECONDS
-        except StanzaError as error:
-            visitor.failures += 1
-            answer = error
-        self.stream.visitor_answered(answer)
-        if visitor.failures >= VISITOR_FAILURES:
-            server.counts.limits_hit += 1
-            raise StreamError("policy-violation", "Too many requests were refused.")
-
-    async def _bind(self, event: BindRequest) -> None:
-        transport = self.transport
-        try:
-            session = await self.shared.server.bind(self, self.username, event.resource, transport.peer, transport.kind)
-        except StanzaError as error:
-            self.stream.bind_failed(error)
-            return
-        self.session = session
-        self.stream.bound(session.jid)
-        await self._end_if_gone(session)
-
-    async def _resume(self, event: ResumeRequest) -> None:
-        server = self.shared.server
-        session = await server.resume(self, self.username, event.previd, event.h)
-        if session is None:
-            self.stream.resume_failed("item-not-found")
-            return
-        self.session = session
-        self.stream.resumed(event.previd, session.durable(server.store.committer.committed))
-        self._flush()
-        for data in session.sm.unacked():
-            self.send_stanza(data)
-        session.ask()
-        await self._end_if_gone(session)
 
     def _enable_sm(self, event: EnableSm) -> None:
         server = self.shared.server
@@ -481,24 +357,16 @@ class Connection:
         self._clean = event.error is None or self._clean
         if event.error is not None and event.error.condition == "policy-violation":
             self.shared.server.counts.limits_hit += 1
-        self._flush()
+        self.flush()
         self.transport.close()
 
 
 _HANDLERS = {
+    **entrance.HANDLERS,
     StartTls: Connection._start_tls,
-    Lookup: Connection._lookup,
-    TokenLookup: Connection._token_lookup,
-    StoreKeys: Connection._store_keys,
-    Establish: Connection._establish,
-    LoginFailed: Connection._login_failed,
-    Authenticated: Connection._authenticated,
-    BindRequest: Connection._bind,
-    ResumeRequest: Connection._resume,
     EnableSm: Connection._enable_sm,
     AckRequest: Connection._ack_request,
     Ack: Connection._ack,
     Nonza: Connection._nonza,
-    VisitorIq: Connection._visit,
     Closed: Connection._closed,
 }

@@ -17,7 +17,7 @@ from time import perf_counter
 __all__ = ["Pace"]
 
 _log = logging.getLogger("nestbox.c2s")
-SLICE = 0.01  # seconds of jobs in one turn of the loop
+SLICE = 0.005  # seconds of jobs in one turn of the loop
 AT_ONCE = 32  # logins for which the store or another worker is asked
 FRESH_EVERY = 4  # one of so many turns is for a newcomer, so that they wait, but not for ever
 
@@ -33,10 +33,6 @@ class Pace:
         self._turns = 0
         self._scheduled = False
         self.waited = 0
-
-    def more(self, seconds: float) -> None:
-        """A job causes this much work that it does not do itself, but later in this turn of the loop."""
-        self._spent += seconds
 
     @property
     def waiting(self) -> int:

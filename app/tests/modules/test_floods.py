@@ -18,6 +18,7 @@ from nestbox.core import guard as guard_module
 from nestbox.core.errors import StreamError
 from nestbox.core.guard import Guard
 from nestbox.core.sources import Sources
+from nestbox.log import short_address
 from nestbox.net import connection as connection_module
 from nestbox.net.connections import Connections
 from nestbox.protocol.features import StreamOptions
@@ -105,6 +106,11 @@ async def member(world, connections, name, peer=HERE):
 )
 def test_what_an_address_counts_as(address, key):
     assert Sources(["192.0.2.0/24", "2001:db8:ffff::/48"]).key(address) == key
+
+
+def test_the_log_shows_the_network_of_an_address():
+    assert short_address("198.51.100.7", "short") == "198.51.100.0/24"
+    assert short_address("2001:db8:1:2::5", "short") == "2001:db8:1::/48"
 
 
 # connections on which nobody logs in: visitors_per_address

@@ -12,8 +12,8 @@ from wire_client import HEADER, Pipe, WireClient
 
 from nestbox.config import Limits
 from nestbox.core.errors import StreamError
-from nestbox.net.connection import VISITOR_FAILURES
 from nestbox.net.connections import Connections
+from nestbox.net.entrance import VISITOR_FAILURES
 from nestbox.protocol.features import StreamOptions
 from nestbox.store import Store
 from nestbox.store.invites import Invite, new_token

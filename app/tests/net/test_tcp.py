@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nestbox.net import pace
 from nestbox.net.tcp import listen
 from nestbox.net.tls import TlsContext
 from nestbox.net.transport import SlowConsumer, TransportOptions
@@ -362,6 +363,41 @@ def test_starttls(run, certificate, version):
             assert await reader.read() == payload  # its end came with a close_notify, or this would raise
             writer.close()
             await one.lost
+
+    run(scenario())
+
+
+def test_the_handshakes_of_many_take_turns(run, certificate, monkeypatch):
+    monkeypatch.setattr(pace, "SLICE", 1e-9)  # one step in a turn of the loop
+
+    async def scenario():
+        async with serve(handshake_timeout=30) as (listener, receivers):
+
+            async def one():
+                reader, writer = await connect(listener)
+                writer.write(b"<starttls/>")
+                assert await reader.readexactly(10) == b"<proceed/>"
+                await writer.start_tls(ssl.create_default_context(cafile=certificate[0]), server_hostname="xmpp.test")
+                writer.write(b"safe")
+                assert await reader.readexactly(4) == b"safe"
+                writer.close()
+
+            async def serve_all():
+                context = TlsContext(*certificate).context
+                for number in range(8):
+                    while len(receivers) <= number:  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)
+                    receiver = receivers[number]
+                    await receiver.until(lambda r: r.data == b"<starttls/>")
+                    receiver.frames.clear()
+                    receiver.transport.write(b"<proceed/>")
+                    receiver.transport.start_tls(context)
+                for receiver in receivers:
+                    await receiver.until(lambda r: r.data == b"safe")
+                    receiver.transport.write(b"safe")
+
+            await asyncio.gather(serve_all(), *(one() for _ in range(8)))
+            assert listener.options.pace.waited and not listener.options.pace.waiting
 
     run(scenario())
 

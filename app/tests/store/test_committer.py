@@ -161,6 +161,42 @@ class Stuck:
         pass
 
 
+async def test_the_window_is_for_those_who_come_together() -> None:
+    writer = Stuck()
+    writer.away = False
+    committer = Committer(writer, 0.4)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    assert await outcome(committer, committer.archive(1, 1, "bob@x", b"x"))
+    assert loop.time() - begin < 0.3, "a message on an idle server does not wait"
+    batches = [committer.archive(1, number, "bob@x", b"x") for number in range(2, 50)]
+    await asyncio.sleep(0.02)
+    batches.append(committer.archive(1, 50, "bob@x", b"x"))
+    assert await outcome(committer, batches[-1])
+    assert loop.time() - begin >= 0.4 and len(set(batches)) == 1 and committer.batches == 2
+    await asyncio.sleep(0.45)
+    begin = loop.time()
+    assert await outcome(committer, committer.archive(1, 51, "bob@x", b"x"))
+    assert loop.time() - begin < 0.3, "nor does the next one after a pause"
+    await committer.close()
+
+
+async def test_those_who_add_rows_can_see_when_to_wait() -> None:
+    writer = Stuck()
+    committer = Committer(writer, 0.001, max_rows=100, max_bytes=1000)
+    for number in range(20):
+        committer.archive(1, number, "bob@x", b"x")
+    assert not committer.behind
+    batch = committer.archive(1, 20, "bob@x", b"x")
+    assert committer.behind and not committer.full
+    batch = committer.archive(1, 21, "bob@x", b"x" * 500)
+    assert committer.full
+    writer.away = False
+    assert await outcome(committer, batch)
+    assert not committer.behind and not committer.full
+    await committer.close()
+
+
 async def test_what_waits_is_bounded_in_rows_and_bytes() -> None:
     writer = Stuck()
     committer = Committer(writer, 0.001, max_rows=3, max_bytes=100)
