@@ -67,6 +67,16 @@ class Replica:
         self.behind += 1
         return None
 
+    async def reaches(self, seconds: float) -> bool:
+        """Whether it has, within so many seconds, what the primary has now. Raises StoreError."""
+        async with self._primary.read() as primary:
+            position = (await primary.execute(_POSITION)).scalar_one()
+        if self._replica is None or not position:
+            return False
+        async with self._replica.read() as connection:
+            wait = {"position": position, "seconds": seconds}
+            return (await connection.execute(_REACHED, wait)).scalar_one() == 0
+
     async def close(self) -> None:
         """End all connections to the replica."""
         if self._replica is not None:

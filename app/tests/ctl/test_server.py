@@ -132,6 +132,11 @@ async def test_the_status_is_good_only_when_all_is_well(appliance: Appliance, va
     assert [(worker["ok"], worker["sessions"]) for worker in state["workers"]] == [(True, 0), (True, 1)]
     table = await ctl.ok("status")
     assert "Worker 2  ok, 1 sessions" in table and "Problem" not in table
+    # Little room for uploads is a warning: the exit status stays.
+    ctl.config.write_text(json.dumps({**ctl.settings, "uploads": {"min_free_bytes": 10**18}}))
+    state = json.loads(await ctl.ok("status", "--json"))
+    assert state["ok"] and [(one["check"], one["state"]) for one in state["checks"]] == [("disk", "warning")]
+    ctl.config.write_text(json.dumps(ctl.settings))
 
     async def problems() -> list[str]:
         done = await ctl.run("status", "--json")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nestbox.config import Config, Database
 from nestbox.core.ids import ms_to_id
+from nestbox.ctl.checks import replication
 from nestbox.store import Store, open_store, replica
 from tests.databases import MariaDB
 from tests.live.conftest import free_port
@@ -123,3 +125,24 @@ async def test_without_a_binary_log_nobody_knows_and_the_primary_serves(mariadb_
     assert await ids(store, 4) == [first]
     assert (store.replica.used, store.replica.behind) == (0, 1)
     await store.close()
+
+
+async def test_the_self_check_says_whether_it_follows(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(pair.primary.url(DATABASE), pair.replica.url(DATABASE))
+    config = Config("nestbox.test", database=database)
+    assert [found.state for found in await replication.check(config)] == ["ok"]
+    monkeypatch.setattr(replication, "_SECONDS", 0.05)
+    pair.replica.query("STOP SLAVE SQL_THREAD")
+    try:
+        pair.primary.query(f"CREATE TABLE {DATABASE}.late (id INT)")
+        found = await replication.check(config)
+        assert [one.state for one in found] == ["warning"] and "catch up" in found[0].what
+    finally:
+        pair.replica.query("START SLAVE")
+    pair.replica.kill()
+    try:
+        found = await replication.check(config)
+        assert [one.state for one in found] == ["warning"] and "cannot be asked" in found[0].what
+    finally:
+        pair.replica.start()
+    assert await replication.check(Config("nestbox.test")) == []
