@@ -73,6 +73,12 @@ class Sasl(Struct, forbid_unknown_fields=True):
     token_days: Positive = 21
 
 
+class Passwords(Struct, forbid_unknown_fields=True):
+    """What people may choose, beside that it is none of those that leaked most often."""
+
+    min_length: Annotated[int, Meta(ge=6, le=64)] = 8
+
+
 class Web(Struct, forbid_unknown_fields=True):
     """The web chat and the addresses that clients are told. ``root`` holds the built web client; None serves none."""
 
@@ -231,6 +237,7 @@ class Config(Struct, forbid_unknown_fields=True):
     bus: Bus = msgspec.field(default_factory=Bus)
     tls: Tls = msgspec.field(default_factory=Tls)
     sasl: Sasl = msgspec.field(default_factory=Sasl)
+    passwords: Passwords = msgspec.field(default_factory=Passwords)
     web: Web = msgspec.field(default_factory=Web)
     archive: Archive = msgspec.field(default_factory=Archive)
     components: list[Component] = []

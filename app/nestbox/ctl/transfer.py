@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from nestbox.config import Config
+from nestbox.core.passwords import check_choice
 from nestbox.ctl import export_xml, import_xml
 from nestbox.ctl.context import CommandError, opened, tell_workers, username
 from nestbox.store import PasswordError, ScramKeys
@@ -42,6 +43,9 @@ def add_parser(
     parser.add_argument(
         "--xep0227", action="store_true", help="the file is XML of XEP-0227, with all data of the users"
     )
+    parser.add_argument(
+        "--weak-passwords", action="store_true", help="take short and leaked ones, too, as people have them on a server that you leave; --xep0227 always does"
+    )
     parser.set_defaults(prepare=_open_input)
     about = "Write all users with their SCRAM keys, as CSV for 'user import'. Keep the file secret."
     parser = add(commands, "export", _export, about, "nestboxctl user export users.csv")
@@ -63,7 +67,7 @@ async def _import(args: argparse.Namespace, config: Config) -> None:
     if args.xep0227:
         await _import_xml(args, config)
         return
-    users = _read(args.stream.read(), config)
+    users = _read(args.stream.read(), config, args.weak_passwords)
     async with opened(config) as store:
         existing = await store.accounts.existing(user.name for user in users)
         there = set(existing)
@@ -137,7 +141,7 @@ async def _export(args: argparse.Namespace, config: Config) -> None:
     print(f"Exported {len(accounts)} users.", file=sys.stderr)
 
 
-def _read(data: bytes, config: Config) -> list[_User]:
+def _read(data: bytes, config: Config, weak: bool) -> list[_User]:
     """Parse and check every line. Raises CommandError, after a line on stderr for each bad one."""
     try:
         text = data.decode("utf-8-sig")
@@ -154,6 +158,8 @@ def _read(data: bytes, config: Config) -> list[_User]:
             continue
         try:
             user = parse(row, config)
+            if not user.keys:
+                check_password(user.password) if weak else check_choice(user.password, config)
             if user.name in users:
                 raise CommandError(f"{user.name} is there twice.")
             users[user.name] = user
@@ -181,7 +187,6 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
 def _plain(row: list[str], config: Config) -> _User:
     if len(row) != 2:
         raise CommandError(f"it has {len(row)} fields, not username,password.")
-    check_password(row[1])
     return _User(username(config, row[0].strip()), row[1])
 
 

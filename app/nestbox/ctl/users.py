@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 
 from nestbox.config import Config
+from nestbox.core.passwords import check_choice
 from nestbox.ctl.context import CommandError, opened, tell_workers, username
 from nestbox.store import Account
-from nestbox.store.passwords import check_password, generate_password
+from nestbox.store.passwords import generate_password
 from nestbox.store.upload_files import UploadFiles
 
 __all__ = ["add_parser"]
@@ -68,7 +69,7 @@ def add_parser(
 
 async def _add(args: argparse.Namespace, config: Config) -> None:
     name = username(config, args.name)
-    password = await _password(args)
+    password = await _password(args, config)
     async with opened(config) as store:
         await store.accounts.create(name, password)
     await tell_workers(config, name)
@@ -77,7 +78,7 @@ async def _add(args: argparse.Namespace, config: Config) -> None:
 
 async def _passwd(args: argparse.Namespace, config: Config) -> None:
     name = username(config, args.name)
-    password = await _password(args)
+    password = await _password(args, config)
     async with opened(config) as store:
         await store.accounts.set_password(name, password)
     await tell_workers(config, name)
@@ -151,12 +152,12 @@ async def _list(args: argparse.Namespace, config: Config) -> None:
         print(user.username if user.enabled else f"{user.username}  (disabled)")
 
 
-async def _password(args: argparse.Namespace) -> str:
+async def _password(args: argparse.Namespace, config: Config) -> str:
     if not args.password_stdin:
         return generate_password()
     line = await asyncio.to_thread(sys.stdin.readline)
     password = line.rstrip("\r\n")
-    check_password(password)
+    check_choice(password, config)
     return password
 
 

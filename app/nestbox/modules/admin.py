@@ -14,6 +14,7 @@ from xml.etree.ElementTree import XML
 from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
+from nestbox.core.passwords import check_choice
 from nestbox.modules import Xep, dataforms
 from nestbox.modules.archive import timestamp
 from nestbox.modules.commands import Answer, Call, Command
@@ -125,6 +126,7 @@ class _Admin:
         if call.value("password") != call.value("password-verify"):
             raise StanzaError("not-acceptable", "The two passwords differ.")
         try:
+            check_choice(call.value("password"), self._server.config)
             await self._accounts.create(jid.local, call.value("password"))
         except AccountExists as error:
             raise StanzaError("conflict", str(error)) from None
@@ -137,6 +139,7 @@ class _Admin:
     async def change_password(self, call: Call) -> Answer:
         (user,) = await self._named(call, [call.value("accountjid")])
         try:
+            check_choice(call.value("password"), self._server.config)
             await self._accounts.set_password(user.username, call.value("password"))
         except PasswordError as error:
             raise StanzaError("not-acceptable", f"{str(error).capitalize()}.") from None

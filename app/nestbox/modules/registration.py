@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import prepare_localpart
+from nestbox.core.passwords import check_choice
 from nestbox.core.registry import Account
 from nestbox.core.throttle import Throttle
 from nestbox.modules import Xep
@@ -17,7 +18,7 @@ from nestbox.modules.erasure import erase
 from nestbox.modules.invites import befriend
 from nestbox.store.errors import AccountExists
 from nestbox.store.invites import InviteGone
-from nestbox.store.passwords import PasswordError, check_password, derive
+from nestbox.store.passwords import PasswordError, derive
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, to_bytes
 
@@ -58,7 +59,7 @@ class Registrar:
         server, config = self._server, self._server.config
         try:
             name = prepare_localpart(name)
-            check_password(password)
+            check_choice(password, config)
         except PasswordError as error:
             raise StanzaError("not-acceptable", f"{str(error).capitalize()}.") from None
         except ValueError:
@@ -153,6 +154,7 @@ class _Registration:
         except ValueError:
             raise StanzaError("bad-request", "That cannot be a name.") from None
         try:
+            check_choice(password, self._server.config)
             await self._server.store.accounts.set_password(session.user.username, password)
         except PasswordError as error:
             raise StanzaError("not-acceptable", f"{str(error).capitalize()}.") from None

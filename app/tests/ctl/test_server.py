@@ -94,7 +94,7 @@ async def test_the_workers_hear_of_every_change_of_an_account(appliance: Applian
         async with within(5, lambda count=count: len(one.accounts) == len(two.accounts) == count):
             await ctl.ok("user", command, "alice", *options)
     async with within(5, lambda: one.accounts[5:] == two.accounts[5:] == ["bob", "carol"]):
-        await ctl.ok("user", "import", "-", input="bob,x\ncarol,y\n")
+        await ctl.ok("user", "import", "-", input="bob,correct horse\ncarol,battery staple\n")
     assert one.accounts[:5] == ["alice"] * 5
 
 

@@ -72,14 +72,15 @@ async def test_a_wrong_name_is_one_sentence(ctl: Ctl, name: str) -> None:
     assert "cannot be a username" in await ctl.fails("user", "add", name)
 
 
-@pytest.mark.parametrize("password", ["", "\n", "\u0007\n"])
+@pytest.mark.parametrize("password", ["", "\n", "\u0007\n", "short\n", "12345678\n"])
 async def test_a_wrong_password_is_one_sentence(ctl: Ctl, password: str) -> None:
     assert (await ctl.fails("user", "add", "alice", "--password-stdin", input=password)).startswith("The password ")
     assert await users(ctl) == {}
 
 
 async def test_nothing_is_imported_when_a_line_is_bad(ctl: Ctl) -> None:
-    lines = "username,password\r\nalice,x\r\n\r\na b,y\r\nbob\r\nalice,z\r\ncarol,\r\ndave,ok,more\r\n"
+    lines = "username,password\r\nalice,correct horse\r\n\r\na b,battery staple\r\nbob\r\nalice,correct horse\r\ncarol,\r\ndave,ok,more\r\n"
+    lines += "eve,short\r\nfay,password\r\n"
     (ctl.folder / "users.csv").write_text(lines)
     done = await ctl.run("user", "import", str(ctl.folder / "users.csv"))
     assert done.status == 1 and done.err.splitlines() == [
@@ -88,9 +89,12 @@ async def test_nothing_is_imported_when_a_line_is_bad(ctl: Ctl) -> None:
         "line 6: alice is there twice.",
         "line 7: the password is empty.",
         "line 8: it has 3 fields, not username,password.",
-        "nestboxctl: Nothing was imported: 5 lines are bad.",
+        "line 9: the password is too short: it needs at least 8 characters.",
+        "line 10: the password is among those that leaked most often and that everybody tries first.",
+        "nestboxctl: Nothing was imported: 7 lines are bad.",
     ]
     assert await users(ctl) == {}
+    assert await ctl.ok("user", "import", "-", "--weak-passwords", input="fay,password\n") == "Imported 1 users.\n"
 
 
 @pytest.mark.parametrize(
@@ -115,13 +119,13 @@ async def test_a_missing_file_is_one_sentence(ctl: Ctl) -> None:
 async def test_who_is_there_already_is_left_and_reported(ctl: Ctl) -> None:
     before = await ctl.ok("user", "add", "bob", "--password-stdin", input="bob's own\n")
     assert before == "Added bob@nestbox.test.\n"
-    report = await ctl.ok("user", "import", "-", input='\ufeffalice,"with, comma"\nBob,other\n')
+    report = await ctl.ok("user", "import", "-", input='\ufeffalice,"with, comma"\nBob,another one\n')
     assert report == "Imported 1 users.\n1 were there already and are left as they are: bob.\n"
-    assert (await ctl.ok("user", "import", "-", input="alice,x\n")).startswith("Imported 0 users.")
+    assert (await ctl.ok("user", "import", "-", input="alice,something else\n")).startswith("Imported 0 users.")
 
 
 async def test_an_export_moves_the_users_to_another_server(ctl: Ctl, tmp_path: Path) -> None:
-    await ctl.ok("user", "import", "-", input="alice,one\nbob,two\n")
+    await ctl.ok("user", "import", "-", input="alice,correct horse\nbob,battery staple\n")
     await ctl.ok("user", "disable", "bob")
     file = tmp_path / "export.csv"
     file.write_text("something old and longer than what comes" * 100)

@@ -55,7 +55,7 @@ class Browser:
         self.fields = Page(answer).fields
         return answer
 
-    async def send(self, username="carol", password="secret", again=None, **fields):
+    async def send(self, username="carol", password="correct-horse-7", again=None, **fields):
         data = {**self.fields, "username": username, "password": password, "again": again or password, **fields}
         body = urlencode(data).encode()
         headers = {"Content_Type": "application/x-www-form-urlencoded", "Content_Length": len(body)}
@@ -148,6 +148,8 @@ async def test_what_is_wrong_is_told_and_can_be_mended(site):
         ({"password": "one", "again": "two"}, 422, "differ"),
         ({"password": "\u200e"}, 422, "password"),
         ({"password": "x" * 2000}, 422, "longer"),
+        ({"password": "short"}, 422, "at least 8"),
+        ({"password": "password"}, 422, "leaked"),
     ):
         answer = await browser.send(**wrong)
         assert answer.status == status and said in Page(answer).text, wrong

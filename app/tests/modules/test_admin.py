@@ -81,7 +81,7 @@ async def test_others_neither_see_nor_use_them(world, root):
 async def test_a_user_is_added_and_can_log_in_at_once(world, root):
     await world.servers[2].users.load("newbie")  # known not to be there
     answer = await admin(
-        root, "add-user", accountjid="newbie@nestbox.test", password="secret12", password_verify="secret12"
+        root, "add-user", accountjid="newbie@nestbox.test", password="correct-horse-7", password_verify="correct-horse-7"
     )
     assert "newbie" in note(answer)
     await world.settle()
@@ -92,9 +92,10 @@ async def test_a_user_is_added_and_can_log_in_at_once(world, root):
 @pytest.mark.parametrize(
     "fields, expected",
     [
-        ({"accountjid": "bob@nestbox.test", "password": "a", "password_verify": "a"}, "conflict"),
+        ({"accountjid": "bob@nestbox.test", "password": "long enough", "password_verify": "long enough"}, "conflict"),
         ({"accountjid": "new@nestbox.test", "password": "a", "password_verify": "b"}, "not-acceptable"),
         ({"accountjid": "new@nestbox.test", "password": ""}, "not-acceptable"),
+        ({"accountjid": "new@nestbox.test", "password": "short", "password_verify": "short"}, "not-acceptable"),
         ({"accountjid": "new@nestbox.test", "password": "&#7;", "password_verify": "&#7;"}, None),
         ({"accountjid": "new@elsewhere.test", "password": "a", "password_verify": "a"}, "not-acceptable"),
         ({"accountjid": "@", "password": "a", "password_verify": "a"}, "jid-malformed"),
@@ -150,9 +151,11 @@ async def test_sessions_are_ended_one_or_all(world, root):
 async def test_a_password_is_changed(world, root):
     await world.user("bob")
     before = (await world.servers[1].store.accounts.get("bob")).keys
-    await admin(root, "change-user-password", accountjid="bob@nestbox.test", password="better")
+    await admin(root, "change-user-password", accountjid="bob@nestbox.test", password="much better")
     after = (await world.servers[1].store.accounts.get("bob")).keys
     assert before["SHA-1"] != after["SHA-1"]
+    weak = await admin(root, "change-user-password", accountjid="bob@nestbox.test", password="password")
+    assert weak == "not-acceptable" and (await world.servers[1].store.accounts.get("bob")).keys == after
     assert await admin(root, "change-user-password", accountjid="nobody@nestbox.test", password="x") == "item-not-found"
 
 

@@ -74,7 +74,7 @@ class Visitor(WireClient):
     async def bring(self, token: str) -> Element:
         return await self.iq("set", f"<preauth xmlns='urn:xmpp:pars:0' token='{token}'/>")
 
-    async def register(self, name: str, password: str = "secret") -> Element:
+    async def register(self, name: str, password: str = "correct-horse-7") -> Element:
         fields = f"<username>{name}</username><password>{password}</password>"
         return await self.iq("set", f"<query xmlns='jabber:iq:register'>{fields}</query>")
 
@@ -291,10 +291,10 @@ def change(name: str, password: str) -> str:
 
 async def test_the_password_is_changed(world):
     alice = await world.client("alice")
-    assert (await alice.iq("set", change("alice", "new one"), to=DOMAIN)).type == "result"
+    assert (await alice.iq("set", change("alice", "another one"), to=DOMAIN)).type == "result"
     await world.settle()
     assert not alice.closed
-    assert await can_log_in(world, "alice", "new one") and not await can_log_in(world, "alice", "password")
+    assert await can_log_in(world, "alice", "another one") and not await can_log_in(world, "alice", "password")
 
 
 async def test_a_password_that_cannot_be_changed(world, store):
@@ -308,6 +308,8 @@ async def test_a_password_that_cannot_be_changed(world, store):
         ("<query xmlns='jabber:iq:register'><password>x</password></query>", "bad-request"),
         ("<query xmlns='jabber:iq:register'/>", "bad-request"),
         (change("alice", "x" * 2000), "not-acceptable"),
+        (change("alice", "short"), "not-acceptable"),
+        (change("alice", "password"), "not-acceptable"),
         (change("a b", "x"), "bad-request"),
     ):
         assert condition(await alice.iq("set", payload)) == error, payload
