@@ -14,6 +14,7 @@ from nestbox.core.errors import SaslError, StanzaError
 from nestbox.core.jid import prepare_localpart
 from nestbox.core.registry import Kick
 from nestbox.protocol import sm
+from nestbox.protocol.bind import client_of
 from nestbox.protocol.events import Establish, Established
 from nestbox.protocol.fast import Token, agent_key, make_token
 from nestbox.protocol.sasl import Credentials
@@ -75,6 +76,8 @@ class Logins:
         outcome = Established()
         if event.token is not None:
             await self._use_token(user, event)
+        if event.agent is not None:
+            await self._note_device(user, event.agent, event.device)
         mechanism = event.new_token or self._rotated(event)
         if mechanism is not None and event.agent is not None:
             outcome.token = await self._new_token(user, agent_key(event.agent), mechanism)
@@ -88,6 +91,12 @@ class Logins:
         if event.bind is None:
             return None, outcome
         return await self._bind(link, event, event.bind, outcome, address, transport), outcome
+
+    async def _note_device(self, user: User, agent: str, name: str) -> None:
+        client = client_of(user.username, agent, self._server.secret)
+        limit = self._server.config.limits.token_clients
+        if not await self._store.devices.note(user.id, agent_key(agent), client, name, limit):
+            self._server.counts.limits_hit += 1
 
     # tokens
 

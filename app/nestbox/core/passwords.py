@@ -1,7 +1,7 @@
-"""Which passwords people may choose: long enough, and none that everybody tries first (NIST SP 800-63B, section 5.1.1.2).
+"""Which passwords people may choose: long ones that nobody tries first (NIST SP 800-63B, section 5.1.1.2).
 
-What stands in ``leaked_passwords.txt`` are the most frequent ones, of eight characters and more, of published leaks. What
-an account has already, and what is brought as keys, is not looked at.
+``leaked_passwords.txt`` has the most frequent ones of published leaks that are long enough by default. What an account
+has already, and what is brought as keys, is not looked at.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from nestbox import __version__
 from nestbox import config as configuration
 from nestbox.bus import BusError
 from nestbox.config import ConfigError
-from nestbox.ctl import describe, invites, sessions, status, transfer, upkeep, users
+from nestbox.ctl import describe, devices, invites, sessions, status, transfer, upkeep, users
 from nestbox.ctl.context import CommandError, become_server
 from nestbox.store import PasswordError, StoreError
 
@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     invites.add_parser(invite, _add)
     session = _group(commands, "session", "See and end sessions.", "nestboxctl session list")
     sessions.add_parser(session, _add)
+    device = _group(commands, "device", "See a user's devices and log one out.", "nestboxctl device list alice")
+    devices.add_parser(device, _add)
     status.add_parser(commands, _add)
     config = _group(commands, "config", "Check the configuration.", "nestboxctl config check")
     check = _add(config, "check", upkeep.check, "Check a configuration file.", "nestboxctl config check new.yml")

@@ -44,7 +44,9 @@ def add_parser(
         "--xep0227", action="store_true", help="the file is XML of XEP-0227, with all data of the users"
     )
     parser.add_argument(
-        "--weak-passwords", action="store_true", help="take short and leaked ones, too, as people have them on a server that you leave; --xep0227 always does"
+        "--weak-passwords",
+        action="store_true",
+        help="take short and leaked ones, too, as people have them on a server that you leave; --xep0227 always does",
     )
     parser.set_defaults(prepare=_open_input)
     about = "Write all users with their SCRAM keys, as CSV for 'user import'. Keep the file secret."

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from nestbox.config import Config
 from nestbox.core.passwords import check_choice
+from nestbox.core.registry import Push
 from nestbox.ctl.context import CommandError, opened, tell_workers, username
+from nestbox.ctl.farewells import end_subscriptions, push
 from nestbox.store import Account
 from nestbox.store.passwords import generate_password
 from nestbox.store.upload_files import UploadFiles
@@ -119,7 +121,8 @@ async def _set(args: argparse.Namespace, config: Config) -> None:
 
 async def _delete(args: argparse.Namespace, config: Config) -> None:
     names = [username(config, name) for name in args.names]
-    erased = []
+    erased: list[str] = []
+    news: list[Push] = []
     try:
         async with opened(config) as store:
             for name in names:
@@ -129,12 +132,15 @@ async def _delete(args: argparse.Namespace, config: Config) -> None:
                 if not args.yes:
                     question = f"Erase {name}@{config.domain} with all messages? Type the name to confirm: "
                     await asyncio.to_thread(_confirm, question, name)
+                contacts = await store.roster.items(account.id)
                 await store.accounts.delete(name)
                 erased.append(name)
+                news += await end_subscriptions(store, config, f"{name}@{config.domain}", contacts)
                 UploadFiles(config.state_dir).remove_account(account.id)
     finally:
         if erased:
             await tell_workers(config, *erased)
+            await push(config, news)
     for name in erased:
         print(f"Erased {name}@{config.domain}.")
 

@@ -30,6 +30,7 @@ MODULES = (
     "commands",
     "admin",
     "announce",
+    "devices",
     "ping",
     "version",
     "contact",

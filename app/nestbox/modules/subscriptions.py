@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nestbox.core.server import Server
     from nestbox.core.users import User
 
-__all__ = ["INBOUND", "OUTBOUND", "TYPES", "Subscriptions", "state_of", "with_state"]
+__all__ = ["INBOUND", "OUTBOUND", "TYPES", "Subscriptions", "endings", "inbound", "state_of", "with_state"]
 
 TYPES = frozenset(("subscribe", "subscribed", "unsubscribe", "unsubscribed"))
 PREAUTH = f"{{{ns.PARS}}}preauth"
@@ -146,7 +146,7 @@ class Subscriptions:
         invited = kind == "subscribe" and await self._invited(user, sender, stanza)
 
         def decide(contact: Contact) -> Contact:
-            return _inbound(_in_advance(contact, jid) if invited else contact, jid, kind, request)
+            return inbound(_in_advance(contact, jid) if invited else contact, jid, kind, request)
 
         try:
             before, after = await self._change(user, jid, decide)
@@ -213,15 +213,17 @@ class Subscriptions:
         """A contact was removed from the roster: end what subscriptions there were (RFC 6121, section 2.5.2)."""
         to = parse_jid(item.jid)
         sender = JID(user.username, self._server.router.domain)
-        kinds = []
-        if item.ask or item.subscription in ("to", "both"):
-            kinds.append("unsubscribe")
         if item.subscription in _SEEN:
             self.hide(user.jid, item.jid)
-            kinds.append("unsubscribed")
-        for kind in kinds:
+        for kind in endings(item):
             with suppress(StanzaError):  # its server may be out of reach; ours has forgotten it all the same
                 await self._forward(sender, to, Stanza(el(PRESENCE, {"type": kind, "from": user.jid, "to": item.jid})))
+
+
+def endings(item: RosterItem) -> list[str]:
+    """The types of presence that end what subscriptions there are with a contact that goes."""
+    kinds = ["unsubscribe"] if item.ask or item.subscription in ("to", "both") else []
+    return [*kinds, "unsubscribed"] if item.subscription in _SEEN else kinds
 
 
 def _outbound(contact: Contact, jid: str, kind: str) -> Contact:
@@ -234,7 +236,8 @@ def _outbound(contact: Contact, jid: str, kind: str) -> Contact:
     return after
 
 
-def _inbound(contact: Contact, jid: str, kind: str, request: bytes) -> Contact:
+def inbound(contact: Contact, jid: str, kind: str, request: bytes = b"") -> Contact:
+    """The contact after a stanza from it has come; ``request`` is what it asks with."""
     state = state_of(contact)
     if kind == "subscribe" and state in _UNSEEN and contact.item is not None and contact.item.approved:
         after = with_state(contact, jid, _UNSEEN[state])

@@ -14,7 +14,7 @@ from nestbox.wire import ns
 from nestbox.wire.element import Element
 from nestbox.wire.stanza import Stanza
 
-__all__ = ["BIND", "Bind2", "requested", "resource_of"]
+__all__ = ["BIND", "Bind2", "client_of", "requested", "resource_of"]
 
 XEPS = (Xep(386, "1.0.0"),)
 
@@ -44,16 +44,19 @@ def requested(stanza: Stanza) -> str | None:
     return resource and prepare_resource(resource)
 
 
+def client_of(username: str, agent: str, secret: bytes) -> str:
+    """What stands for a client's id in the resources of its sessions."""
+    digest = hmac.digest(secret, f"resource\0{username}\0{agent}".encode(), "sha256")
+    return base64.urlsafe_b64encode(digest[:9]).decode()
+
+
 def resource_of(element: Element, username: str, agent: str | None, secret: bytes) -> Bind2:
     """What ``<bind/>`` asks for (XEP-0386, sections 3.2 and 3.2.1).
 
     The resource is the client's tag and a part of ours: the same each time for a client that says which one it is,
     without telling what it said.
     """
-    client = ""
-    if agent:
-        digest = hmac.digest(secret, f"resource\0{username}\0{agent}".encode(), "sha256")
-        client = base64.urlsafe_b64encode(digest[:9]).decode()
+    client = client_of(username, agent, secret) if agent else ""
     resource = client or secrets.token_urlsafe(9)
     tag = (element.findtext(_TAG) or "").strip()
     if tag and len(tag) <= _TAG_MAX:

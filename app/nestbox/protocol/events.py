@@ -55,6 +55,7 @@ class Establish:
 
     In this order: ``token`` was used, with this ``count``, and is to be made invalid where ``invalidate`` says so;
     ``new_token`` is the mechanism for which one is wanted; ``resume`` (previd, h) a session, or else ``bind`` one.
+    ``device`` is what the client calls itself and what it runs on, '' where it does not say.
     """
 
     username: str
@@ -65,6 +66,7 @@ class Establish:
     new_token: str | None = None
     resume: tuple[str, int] | None = None
     bind: Bind2 | None = None
+    device: str = ""
 
 
 @dataclass(slots=True)

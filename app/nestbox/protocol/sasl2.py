@@ -37,6 +37,7 @@ _REQUEST_TOKEN = f"{{{ns.FAST}}}request-token"
 _UPGRADE = f"{{{ns.SASL_UPGRADE}}}upgrade"
 _TRUE = ("true", "1")
 _AGENT_MAX = 256  # characters
+_DEVICE_MAX = 60  # characters
 
 
 class Sasl2(Login):
@@ -176,7 +177,7 @@ class Sasl2(Login):
     def _establish(self) -> Event:
         request = self._request
         stream = self.stream
-        event = Establish(self._name, self._agent, self._token)
+        event = Establish(self._name, self._agent, self._token, device=_device(request.find(_USER_AGENT)))
         asked = request.find(_FAST)
         if asked is not None and self._token is not None:
             event.count = _count(asked)
@@ -233,6 +234,15 @@ class Sasl2(Login):
 def _data(text: str | None) -> bytes:
     """SASL data; here an empty element is an empty string (section 2.2). Raises SaslError."""
     return decode((text or "").strip())
+
+
+def _device(agent: Element | None) -> str:
+    """What the client calls itself and what it runs on, cut to what a list can show (section 2.3)."""
+    if agent is None:
+        return ""
+    texts = (agent.findtext(f"{{{ns.SASL2}}}{name}") or "" for name in ("software", "device"))
+    shown = ("".join(filter(str.isprintable, text)).strip()[:_DEVICE_MAX] for text in texts)
+    return " on ".join(filter(None, shown))
 
 
 def _count(element: Element) -> int | None:

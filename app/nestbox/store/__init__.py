@@ -10,6 +10,7 @@ from nestbox.store.archive import Archive, ArchiveRow, Page, Prefs
 from nestbox.store.blocking import Blocking
 from nestbox.store.committer import Committer
 from nestbox.store.database import Database
+from nestbox.store.devices import Device, Devices
 from nestbox.store.errors import AccountExists, NoSuchAccount, StoreBusy, StoreError
 from nestbox.store.invites import Invites
 from nestbox.store.notices import Notices
@@ -37,6 +38,7 @@ __all__ = [
     "AccountExists",
     "Affiliate",
     "ArchiveRow",
+    "Device",
     "NoSuchAccount",
     "Page",
     "PasswordError",
@@ -76,6 +78,7 @@ class Store:
         self.uploads = Uploads(database)
         self.streams = Streams(database)
         self.tokens = Tokens(database, self.reader)
+        self.devices = Devices(database)
         self.invites = Invites(database)
         writer = SqliteWriter(database.url) if database.kind == "sqlite" else MariaWriter(database.url)
         self.committer = Committer(writer, commit_window)

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0009"  # the newest migration; a test holds it and the tables below to what the migrations make
+REVISION = "0010"  # the newest migration; a test holds it and the tables below to what the migrations make
 
 LOCAL_BYTES = 1023  # RFC 7622, section 3.3
 BARE_JID_BYTES = 2 * LOCAL_BYTES + 1
@@ -98,6 +98,17 @@ tokens = Table(
     Column("nonce", LargeBinary(16).with_variant(VARBINARY(16), "mysql"), nullable=False),
     Column("expires", BigInteger, nullable=False),  # Unix time in seconds; brought forward when it is made invalid
     Column("count", BigInteger, nullable=False),
+    **OPTIONS,
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    account_id(primary_key=True),
+    Column("agent", Name(64), primary_key=True),  # as that of a token
+    Column("client", Name(16), nullable=False),  # what the resources of its sessions end with
+    Column("name", Name(512), nullable=False),
+    Column("seen", BigInteger, nullable=False),  # Unix time in seconds of the last login
     **OPTIONS,
 )
 

@@ -79,7 +79,8 @@ async def test_a_wrong_password_is_one_sentence(ctl: Ctl, password: str) -> None
 
 
 async def test_nothing_is_imported_when_a_line_is_bad(ctl: Ctl) -> None:
-    lines = "username,password\r\nalice,correct horse\r\n\r\na b,battery staple\r\nbob\r\nalice,correct horse\r\ncarol,\r\ndave,ok,more\r\n"
+    lines = "username,password\r\nalice,correct horse\r\n\r\na b,battery staple\r\nbob\r\n"
+    lines += "alice,correct horse\r\ncarol,\r\ndave,ok,more\r\n"
     lines += "eve,short\r\nfay,password\r\n"
     (ctl.folder / "users.csv").write_text(lines)
     done = await ctl.run("user", "import", str(ctl.folder / "users.csv"))

@@ -81,7 +81,11 @@ async def test_others_neither_see_nor_use_them(world, root):
 async def test_a_user_is_added_and_can_log_in_at_once(world, root):
     await world.servers[2].users.load("newbie")  # known not to be there
     answer = await admin(
-        root, "add-user", accountjid="newbie@nestbox.test", password="correct-horse-7", password_verify="correct-horse-7"
+        root,
+        "add-user",
+        accountjid="newbie@nestbox.test",
+        password="correct-horse-7",
+        password_verify="correct-horse-7",
     )
     assert "newbie" in note(answer)
     await world.settle()

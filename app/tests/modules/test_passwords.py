@@ -39,4 +39,3 @@ def test_bad(password: str, why: str) -> None:
 def test_the_length_is_the_operators() -> None:
     with pytest.raises(PasswordError, match="at least 20"):
         check_choice("correct-horse-7", Config("nestbox.test", passwords=Passwords(min_length=20)))
-
