@@ -93,8 +93,6 @@ def test_the_queue_counts(host, address: str, kind: str) -> None:
 def test_a_bandwidth_is_for_cake_only(host) -> None:
     done = converge(host, qos_bandwidth="50mbit")
     assert done.returncode != 0 and "only cake can keep to a bandwidth" in " ".join(done.stdout.split())
-    done = converge(host, qos_queue="cake", qos_bandwidth="fast")
-    assert done.returncode != 0 and "write it as 18mbit" in " ".join(done.stdout.split())
 
 
 def test_it_is_back_after_a_reboot(host, address: str) -> None:
@@ -110,6 +108,7 @@ def test_the_unit_may_do_little(host) -> None:
 
 
 def test_switched_off_it_is_gone(host, address: str) -> None:
+    """The last test: the next run needs a converge."""
     done = converge(host, qos_enabled=False)
     assert done.returncode == 0, done.stdout
     assert host.run("nft list table inet nestbox_qos").rc != 0
@@ -118,4 +117,3 @@ def test_switched_off_it_is_gone(host, address: str) -> None:
     assert mark_of(host, address, 5222) == 0
     again = converge(host, qos_enabled=False)
     assert re.search(r"changed=0 .* failed=0", again.stdout), again.stdout
-    assert converge(host).returncode == 0  # as the next test run expects it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from http.client import HTTPConnection, HTTPException
 
 from nestbox.config import Config
 from nestbox.ctl.checks import host
@@ -22,22 +23,20 @@ async def check(config: Config) -> list[Finding]:
     if not host.appliance(config) or not await host.units(["haproxy.service"]):
         return []
     try:
-        text = await _statistics()
-    except (OSError, TimeoutError) as error:
-        what = f"It does not answer on {_ADDRESS[0]}:{_ADDRESS[1]} ({error or 'too slow'}): nobody can connect."
+        text = await asyncio.to_thread(_statistics)
+    except (OSError, HTTPException) as error:
+        what = f"It does not answer on {_ADDRESS[0]}:{_ADDRESS[1]} ({error}): nobody can connect."
         return [fault(_NAME, what, "Read 'journalctl -u haproxy', then 'sudo systemctl restart haproxy'.")]
     return judge(text, config.workers)
 
 
-async def _statistics() -> str:
-    async with asyncio.timeout(5):
-        reader, writer = await asyncio.open_connection(*_ADDRESS)
-        try:
-            writer.write(b"GET /stats;csv HTTP/1.0\r\n\r\n")
-            answer = await reader.read()
-        finally:
-            writer.close()
-    return answer.partition(b"\r\n\r\n")[2].decode(errors="replace")
+def _statistics() -> str:
+    connection = HTTPConnection(*_ADDRESS, timeout=5)
+    try:
+        connection.request("GET", "/stats;csv")
+        return connection.getresponse().read().decode(errors="replace")
+    finally:
+        connection.close()
 
 
 def judge(text: str, workers: int) -> list[Finding]:
@@ -53,7 +52,7 @@ def judge(text: str, workers: int) -> list[Finding]:
         if state.startswith(("MAINT", "DRAIN", "NOLB")):
             what = f"Worker {name} is {state.lower()}: nobody new is sent to it."
             findings.append(warning(_NAME, what, f"When no upgrade is under way: make {_BACKEND}/{name} ready again."))
-        elif not state.startswith("UP"):
+        elif not state.startswith(("UP", "no check")):
             what = f"It sends nobody to worker {name} ({state.lower()})."
             findings.append(fault(_NAME, what, f"Read 'journalctl -u nestbox@{name.lstrip('w')}'."))
     return findings or [fine(_NAME, f"{len(states)} of {workers} workers up")]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from nestbox.config import Config, Tls
 from nestbox.ctl import checks
 from nestbox.ctl.checks import certificate, disk, haproxy, host
 from tests.ctl.conftest import Ctl
+from tests.live.conftest import free_port
 
 
 def make_certificate(folder: Path, days: int) -> Path:
@@ -63,24 +64,43 @@ async def test_programs_that_fail_or_are_not_there_say_nothing() -> None:
     assert await host.command("/no/such/program") is None
 
 
+CONFIG = """
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+frontend fe_stats
+    bind 127.0.0.1:{port}
+    stats enable
+    stats uri /stats
+backend be_http
+    server w1 unix@{folder}/w1.sock
+    server w2 unix@{folder}/w2.sock disabled
+"""
+
+
 @pytest.fixture
-def statistics() -> Iterator[int]:
-    """A port that answers as HAProxy's statistics do."""
+def statistics(tmp_path: Path) -> Iterator[int]:
+    """The port of a HAProxy's statistics: one worker up, one in maintenance."""
+    port = free_port()
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(CONFIG.format(port=port, folder=tmp_path))
+    with subprocess.Popen(["haproxy", "-db", "-f", file], stderr=subprocess.DEVNULL) as process:
+        wait_for_port(port)
+        yield port
+        process.terminate()
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/stats;csv" else 404)
-            self.end_headers()
-            self.wfile.write(b"# pxname,svname,status,\nbe_http,w1,UP,\n")
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+def wait_for_port(port: int) -> None:
+    end = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 async def test_haproxy_is_asked_over_its_port(monkeypatch: pytest.MonkeyPatch, statistics: int) -> None:
@@ -92,7 +112,7 @@ async def test_haproxy_is_asked_over_its_port(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(host, "units", installed)
     config = Config("nestbox.test")
     monkeypatch.setattr(haproxy, "_ADDRESS", ("127.0.0.1", statistics))
-    assert [one.state for one in await haproxy.check(config)] == ["ok"]
+    assert [(one.state, one.what.split()[1]) for one in await haproxy.check(config)] == [("warning", "w2")]
     monkeypatch.setattr(haproxy, "_ADDRESS", ("127.0.0.1", 1))
     assert [one.state for one in await haproxy.check(config)] == ["fault"]
 
