@@ -197,6 +197,7 @@ class Limits(Struct, forbid_unknown_fields=True):
     write_buffer_bytes: Positive = 4 * 1024 * 1024
     directed_presences: Positive = 1_000
     token_clients: Positive = 50
+    devices: Positive = 50
     command_sessions: Positive = 10
     command_seconds: Positive = 600
     rooms_per_user: Positive = 100

@@ -94,7 +94,7 @@ class Logins:
 
     async def _note_device(self, user: User, agent: str, name: str) -> None:
         client = client_of(user.username, agent, self._server.secret)
-        limit = self._server.config.limits.token_clients
+        limit = self._server.config.limits.devices
         if not await self._store.devices.note(user.id, agent_key(agent), client, name, limit):
             self._server.counts.limits_hit += 1
 

@@ -17,7 +17,7 @@ ENABLE = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(token_clients=3)
+    return Limits(devices=3)
 
 
 class Phone(Modern):

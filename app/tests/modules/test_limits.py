@@ -48,6 +48,7 @@ ELSEWHERE = {
     "push_registrations": "modules/test_push.py",
     "push_options_bytes": "modules/test_push.py",
     "token_clients": "modules/test_modern_login.py",
+    "devices": "modules/test_devices.py",
     "uploaded_files": "modules/test_uploads.py",
     "open_invites": "modules/test_invites.py",
     "registrations_per_hour": "modules/test_registration.py",
