@@ -131,6 +131,7 @@ async def test_deleting_erases_every_row_of_the_account_and_no_other(store: Stor
         )
         await store.uploads.reserve(Upload(user.username, user.id, "a.jpg", 1, "", 0), Quota(1, 1, 1, 0, 1))
         await store.tokens.issue(user.id, TokenRow("agent", True, "HT-SHA-256-NONE", b"nonce", 2**33, 0), 9)
+        await store.devices.note(user.id, "agent", "client", "Talker", 9)
         await store.invites.create(Invite(user.username, user.id, "", True, True, 1, 0, 1))
         await store.push.enable(user.id, Registration("push.x.org", "node", "phone"), 9)
         await store.archive.set_prefs(user.id, Prefs("roster"))

@@ -9,7 +9,8 @@ from nestbox.ctl.checks.finding import Finding, fault, fine, warning
 __all__ = ["check", "judge"]
 
 _NAME = "services"
-_TIMERS = ("nestbox.target", "nestbox-maintenance.timer", "nestbox-tls-renew.timer", "ufw.service")
+_TIMERS = ("nestbox.target", "nestbox-maintenance.timer", "nestbox-tls-renew.timer")
+_PROPERTIES = ("ActiveState", "UnitFileState", "ConditionResult", "ConditionTimestampMonotonic")
 
 
 async def check(config: Config) -> list[Finding]:
@@ -17,12 +18,20 @@ async def check(config: Config) -> list[Finding]:
     if not host.appliance(config):
         return []
     workers = [f"nestbox@{worker}.service" for worker in range(1, config.workers + 1)]
-    found = await host.units([*workers, *host.UNITS, *_TIMERS], "ActiveState", "UnitFileState")
+    found = await host.units([*workers, *host.UNITS, *_TIMERS], *_PROPERTIES)
     failed = await host.command("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager")
     if not found or failed is None:
         return [warning(_NAME, "systemd does not answer.", "Run 'systemctl status' as root.")]
-    states = {name: unit["ActiveState"] for name, unit in found.items() if unit["UnitFileState"] != "disabled"}
+    # One whose conditions are not met, such as chrony's in a container, is not meant to run here.
+    wanted = {name: unit for name, unit in found.items() if unit["UnitFileState"] != "disabled"}
+    wanted = {name: unit for name, unit in wanted.items() if unit["ActiveState"] == "active" or _may_run(unit)}
+    states = {name: unit["ActiveState"] for name, unit in wanted.items()}
     return judge(states, [line.split()[0] for line in failed.splitlines() if line.strip()])
+
+
+def _may_run(unit: dict[str, str]) -> bool:
+    tried = unit["ConditionTimestampMonotonic"] != "0"
+    return unit["ActiveState"] == "failed" or not tried or unit["ConditionResult"] == "yes"
 
 
 def judge(states: dict[str, str], failed: list[str]) -> list[Finding]:
