@@ -193,11 +193,9 @@ class MariaWriter:
     async def _all(self, statements: Sequence[str]) -> None:
         if len(statements) == 1:
             await self._connection.query(statements[0])
-            return
-        await self._connection.query("BEGIN")
-        for statement in statements:
-            await self._connection.query(statement)
-        await self._connection.query("COMMIT")
+        else:  # one compound statement, so that the transaction is one round trip, too
+            body = "; ".join(statements)
+            await self._connection.query(f"BEGIN NOT ATOMIC START TRANSACTION; {body}; COMMIT; END")
 
     async def _each(self, batch: Batch) -> list[Refused]:
         await self._connection.query("ROLLBACK")
