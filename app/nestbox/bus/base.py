@@ -84,8 +84,13 @@ class Bus(Protocol):
     async def incr(self, key: str) -> int:
         """Add one to a counter, which begins at 0; returns the new value."""
 
-    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
-        """Set fields of a hash and remove others, in order with other posts. Does not wait, and may fail unseen."""
+    def post(
+        self, key: str, fields: dict[str, bytes], gone: Iterable[str] = (), done: Callable[[], None] | None = None
+    ) -> None:
+        """Set fields of a hash (at least one) and remove others, in order with other posts. Does not wait.
+
+        It may fail unseen: ``done()`` is called when the fields are there, or can be so only after ``on_reconnect``.
+        """
 
     def discard(self, key: str) -> None:
         """Remove a value or a hash, in order with posts. Does not wait, and may fail unseen."""

@@ -54,12 +54,16 @@ class LocalBus:
             self._hashes.pop(key, None)
         return found
 
-    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+    def post(
+        self, key: str, fields: dict[str, bytes], gone: Iterable[str] = (), done: Callable[[], None] | None = None
+    ) -> None:
         """See Bus.post."""
         values = self._hashes.setdefault(key, {})
         values.update(fields)
         for field in gone:
             values.pop(field, None)
+        if done is not None:
+            done()
 
     def discard(self, key: str) -> None:
         """See Bus.discard."""

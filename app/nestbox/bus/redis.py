@@ -285,10 +285,18 @@ class RedisBus:
         """See Bus.hdel. After a lost connection it may be sent twice, and then says 0."""
         return await self._commands.ask("HDEL", self._key(key), *fields)
 
-    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+    def post(
+        self, key: str, fields: dict[str, bytes], gone: Iterable[str] = (), done: Callable[[], None] | None = None
+    ) -> None:
         """See Bus.post."""
-        if fields:
-            self._post("HSET", self._key(key), *(part for field in fields.items() for part in field))
+        words = "HSET", self._key(key), *(part for field in fields.items() for part in field)
+        if done is None:
+            self._post(*words)
+        elif not self._commands.connected:
+            self._post(*words)
+            done()
+        else:
+            self._post(*words, done=done)
         if gone:
             self._post("HDEL", self._key(key), *gone)
 
@@ -296,9 +304,12 @@ class RedisBus:
         """See Bus.discard."""
         self._post("DEL", self._key(key))
 
-    def _post(self, *words: object) -> None:
-        with contextlib.suppress(BusError):  # too much waits: after a reconnect everything is written anew
-            self._commands.send(words, _ignore)
+    def _post(self, *words: object, done: Callable[[], None] | None = None) -> None:
+        try:
+            self._commands.send(words, _ignore if done is None else lambda reply: done())
+        except BusError:  # too much waits: after a reconnect everything is written anew
+            if done is not None:
+                done()
 
     async def hget(self, key: str, field: str) -> bytes | None:
         """See Bus.hget."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,18 @@ class Journal:
             self._timer = loop.call_later(WINDOW, self.write)
         self._dirty.add(session)
 
+    def keep(self, session: Session, done: Callable[[], None]) -> None:
+        """Write at once how far the session has counted, and call ``done`` when its client may be told."""
+        received = session.told
+
+        def kept() -> None:
+            if 0 < (received - session.kept) % _WRAP < _WRAP // 2:
+                session.kept = received
+            done()
+
+        self._dirty.discard(session)
+        self._write(session, kept)
+
     def end(self, session: Session) -> None:
         """The session has ended, or another worker has it: its journal is not needed any more."""
         session.journal = None
@@ -79,7 +92,7 @@ class Journal:
         for session in dirty:
             self._write(session)
 
-    def _write(self, session: Session) -> None:
+    def _write(self, session: Session, done: Callable[[], None] | None = None) -> None:
         sm, before = session.sm, session.journaled
         what = (session.presence, session.interested, session.blocking_pushes, len(session.directed or ()))
         entry = session.entry
@@ -102,7 +115,7 @@ class Journal:
             number = (number + 1) % _WRAP
             fields[str(number)] = data
         fields[_HOW_FAR] = _COUNTS.pack(session.told, sm.acked)
-        self._bus.post(_key(session.sm_id), fields, gone)
+        self._bus.post(_key(session.sm_id), fields, gone, done)
         session.journaled = (sm.acked, sm.sent, what)
 
     async def whose(self, sm_id: str) -> str | None:

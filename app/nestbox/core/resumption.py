@@ -124,6 +124,7 @@ class Resumption:
         if session is None or session.entry.bare != user.jid:
             return None
         await self._settle(session, _taken_over())
+        await self._kept(session)
         if session.ended or self._sessions.get(sm_id) is not session:
             return None  # somebody else was quicker, or it came to its end
         session.sm.ack(h)
@@ -171,6 +172,13 @@ class Resumption:
                 await done.wait()
                 session.durable(committer.committed)
             self._detach(session, error)
+
+    async def _kept(self, session: Session) -> None:
+        """Wait until what a client will be told, when it resumes, is known outside this worker."""
+        if session.journal is not None and session.durable(self._server.store.committer.committed) != session.kept:
+            done = asyncio.Event()
+            session.journal.keep(session, done.set)
+            await done.wait()
 
     def _batch_failed(self, batch: int) -> None:
         """Called before `Committer.committed` passes a batch that will never be durable."""
@@ -271,7 +279,7 @@ class Resumption:
             session.sm.lenient = True
             session.replayed = frozenset(snapshot.queue)
         session.overflow = self._overflow
-        session.received = snapshot.received
+        session.received = session.told = snapshot.received
         session.presence = snapshot.presence
         session.interested = snapshot.interested
         session.blocking_pushes = snapshot.blocking_pushes

@@ -75,8 +75,10 @@ class Session:
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``replayed`` is what was on its way to the client when its worker died, which may stand in the store, too;
-    ``told`` is the last ``h`` that the client was sent; ``journaled`` is what the journal has of it: the numbers before
-    the first and of the last stanza, and what the session was then;
+    ``told`` is how much of what the client sent was durable when somebody last looked, ``kept`` how much is known
+    outside this worker, in the store or in the journal: no more may be acknowledged, or another worker would take it
+    back; ``journaled`` is what the journal has of it: the numbers before the first and of the last stanza, and what the
+    session was then;
     ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
     when a push notification was last sent for it (XEP-0357), None when none was.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
@@ -101,6 +103,7 @@ class Session:
         "jid",
         "journal",
         "journaled",
+        "kept",
         "link",
         "moved_at",
         "notify",
@@ -140,11 +143,11 @@ class Session:
         self.sm: AckQueue | None = None
         self.sm_id: str | None = None
         self.received = 0
-        self.told = 0
+        self.told = self.kept = 0
         self.replayed: frozenset[bytes] = frozenset()
         self.journal: Journal | None = None
         self.journaled: tuple[int, int, tuple[object, ...]] | None = None
-        self.pending: deque[tuple[int, int]] | None = None
+        self.pending: deque[tuple[int, int, bool]] | None = None  # number, batch, whether the store knows it with that
         self.asked = False
 
     # towards the client
@@ -216,11 +219,10 @@ class Session:
             return
         self.received = (self.received + 1) & 0xFFFFFFFF
         if batch > committer.committed:
-            if self.journal is not None:
-                committer.mark(batch, self.sm_id, self.user.id, self.received)
+            marked = self.journal is not None and committer.mark(batch, self.sm_id, self.user.id, self.received)
             if self.pending is None:
                 self.pending = deque()
-            self.pending.append((self.received, batch))
+            self.pending.append((self.received, batch, marked))
 
     async def count_later(self, outcome: Awaitable[int], committer: Committer) -> None:
         """Count a stanza when it is dealt with; a resumption waits for that, or the client would send it again."""
@@ -238,7 +240,7 @@ class Session:
         True when there was one: the client must send them again, on another stream.
         """
         pending = list(self.pending or ())
-        for index, (count, waits_for) in enumerate(pending):
+        for index, (count, waits_for, _) in enumerate(pending):
             if waits_for == batch:
                 self.received = (count - 1) & 0xFFFFFFFF
                 self.pending = deque(pending[:index]) or None
@@ -246,9 +248,9 @@ class Session:
         return False
 
     def durable(self, committed: int) -> int:
-        """How many stanzas may be acknowledged now, modulo 2**32: everything before the first that is not durable.
+        """How many stanzas are durable now, modulo 2**32: everything before the first that is not.
 
-        The client is told that number.
+        The client may be told that number once it is ``kept``.
         """
         told = self._durable(committed)
         if told != self.told:
@@ -261,7 +263,9 @@ class Session:
         pending = self.pending
         if pending:
             while pending and pending[0][1] <= committed:
-                pending.popleft()
+                count, _, marked = pending.popleft()
+                if marked:
+                    self.kept = count
             if pending:
                 return (pending[0][0] - 1) & 0xFFFFFFFF
             self.pending = None

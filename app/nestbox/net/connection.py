@@ -329,18 +329,26 @@ class Connection:
         session = self.session
         if session is None:
             return
-        committer = self.shared.server.store.committer
-        h = session.durable(committer.committed)
         if session.pending:
-            committer.when(session.pending[-1][1], self._ack_now)
+            self.shared.server.store.committer.when(session.pending[-1][1], self._ack_durable)
         else:
-            self.send_ack(h)
+            self._ack_durable(True)
 
-    def _ack_now(self, durable: bool) -> None:
+    def _ack_durable(self, durable: bool) -> None:
         """What the client asked about is committed; a batch that could not be is never acknowledged as such."""
         session = self.session
-        if session is not None:
-            self.send_ack(session.durable(self.shared.server.store.committer.committed))
+        if session is None:
+            return
+        h = session.durable(self.shared.server.store.committer.committed)
+        if session.journal is None or session.kept == h:
+            self.send_ack(h)
+        else:
+            session.journal.keep(session, self._ack_kept)
+
+    def _ack_kept(self) -> None:
+        """What caused no row, such as presence, is in the journal."""
+        if self.session is not None:
+            self.send_ack(self.session.kept)
 
     def _ack(self, event: Ack) -> None:
         if self.session is not None:

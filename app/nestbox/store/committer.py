@@ -75,13 +75,16 @@ class Committer:
         self._open.offline.append((user_id, id, stanza))
         return self._number
 
-    def mark(self, batch: int, sm_id: str, user_id: int, received: int) -> None:
+    def mark(self, batch: int, sm_id: str, user_id: int, received: int) -> bool:
         """Note, in the transaction of ``batch``, how many stanzas stream ``sm_id`` has got through (XEP-0198).
 
-        A batch that is on its way already is left as it is: then the client sends that stanza again after a crash.
+        A batch that is on its way already is left as it is (False): then the client may send that stanza again after a
+        crash.
         """
-        if batch == self._number:
-            self._open.marks[sm_id] = (user_id, received)
+        if batch != self._number:
+            return False
+        self._open.marks[sm_id] = (user_id, received)
+        return True
 
     def when(self, batch: int, callback: Callable[[bool], None]) -> None:
         """Call back once: True when the whole batch is durable, False when rows of it never will be.

@@ -84,12 +84,16 @@ class FakeBus:
         found = self.hub.hashes.get(key, {})
         return sum(found.pop(field, None) is not None for field in fields)
 
-    def post(self, key: str, fields: dict[str, bytes], gone: Iterable[str] = ()) -> None:
+    def post(
+        self, key: str, fields: dict[str, bytes], gone: Iterable[str] = (), done: Callable[[], None] | None = None
+    ) -> None:
         if self.hub.buses.get(self.worker) is self:  # a killed worker writes no more
             values = self.hub.hashes.setdefault(key, {})
             values.update(fields)
             for field in gone:
                 values.pop(field, None)
+            if done is not None:
+                done()
 
     def discard(self, key: str) -> None:
         self.hub.hashes.pop(key, None)
