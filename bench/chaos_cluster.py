@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from peers import DOMAIN, create_accounts
+from peers import DOMAIN
+from peers.nestbox import create_accounts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "app" / "tests"))
 from databases import MariaDB, Valkey
@@ -119,7 +120,7 @@ class Cluster:
             f"listen: {{http: 'unix:{folder}/{{worker}}-http.sock', c2s: '', metrics: '', "
             f"c2s_tls: 'unix:{folder}/{{worker}}-c2s.sock'}}\n"
         )
-        asyncio.run(create_accounts(self.url, sessions, 0))
+        asyncio.run(create_accounts(self.url, sessions))
         numbers = range(1, workers + 1)
         command = [sys.executable, *(BROKEN if broken else SERVER), "--config", config, "--worker"]
         self.workers = [_Process(f"worker {number}", [*command, str(number)], self.log) for number in numbers]

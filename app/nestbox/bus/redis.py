@@ -7,7 +7,6 @@ on a channel, so that a receiver drops what was sent twice and notices what it m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import struct

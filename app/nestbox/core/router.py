@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
+from nestbox.core.deliveries import Deliveries
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
 from nestbox.core.ids import id_to_ms
@@ -42,6 +44,7 @@ class Router:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.domain = server.config.domain
+        self.deliveries = Deliveries(server.store.committer, self.bounce)
         self._iq: dict[tuple[str, str, str], IqHandler] = {}
         # Hosts under our domain that are not the account host, such as the rooms' one.
         self.hosts: dict[str, HostHandler] = {}
@@ -202,12 +205,21 @@ class Router:
         if kind == "groupchat" and not targets:
             raise StanzaError("service-unavailable")
         hooks.message_archive.run(context)
-        if targets:
-            self.hand_out(targets, stanza)
-        hooks.message_delivered.run(context)
         if not targets and not hooks.message_undelivered.run(context) and kind in _ONE_TO_ONE and not context.stored:
             raise StanzaError("service-unavailable")
+        self.deliveries.when_stored(context.session, context.batch, stanza, partial(self._deliver, context))
         return context.batch
+
+    def _deliver(self, context: MessageContext) -> None:
+        """Hand a message out that is stored; sessions may have come and gone since it was."""
+        stanza, to = context.stanza, context.to
+        if context.targets:
+            context.targets = self._targets(to, stanza.type)
+            if context.targets:
+                self.hand_out(context.targets, stanza)
+            else:
+                self._server.spawn(self.reroute(to.bare, stanza.encode()))
+        self._server.hooks.message_delivered.run(context)
 
     def _targets(self, to: JID, kind: str | None) -> list[Entry]:
         """The sessions that get the message itself (RFC 6121, sections 8.5.2 and 8.5.3)."""
@@ -252,27 +264,28 @@ class Router:
         if to.domain != self.domain:
             return self.elsewhere(sender, to, stanza, session)
         if to.is_full and to.local:
-            return self._iq_to_session(sender, to, stanza)
+            return self._iq_to_session(sender, to, stanza, session)
         if not asking:
             self._server.questions.answered(stanza)
             return 0
         return self._iq_answer(sender, to, stanza, session)
 
-    def _iq_to_session(self, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
+    def _iq_to_session(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int | Awaitable[int]:
         user = self._server.users.peek(to.local)
         entry = self._server.registry.of(to.bare).get(to.resource)
         if entry is None:
             raise StanzaError("service-unavailable")
         if user is None:
-            return self._iq_to_session_cold(sender, to, stanza)
+            return self._iq_to_session_cold(sender, to, stanza, session)
         if not self._server.hooks.inbound.run(user, sender, stanza):
-            self._server.registry.deliver(entry, stanza.encode(), True)
+            deliver = partial(self._server.registry.deliver, entry, stanza.encode(), True)
+            self.deliveries.when_stored(session, 0, stanza, deliver)
         return 0
 
-    async def _iq_to_session_cold(self, sender: JID, to: JID, stanza: Stanza) -> int:
+    async def _iq_to_session_cold(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int:
         if await self._server.users.load(to.local) is None:
             raise StanzaError("service-unavailable")
-        outcome = self._iq_to_session(sender, to, stanza)
+        outcome = self._iq_to_session(sender, to, stanza, session)
         return outcome if isinstance(outcome, int) else await outcome
 
     async def _iq_answer(self, sender: JID, to: JID, stanza: Stanza, session: Session | None) -> int:

@@ -75,10 +75,10 @@ class Session:
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``replayed`` is what was on its way to the client when its worker died, which may stand in the store, too;
-    ``told`` is how much of what the client sent was durable when somebody last looked, ``kept`` how much is known
-    outside this worker, in the store or in the journal: no more may be acknowledged, or another worker would take it
-    back; ``journaled`` is what the journal has of it: the numbers before the first and of the last stanza, and what the
-    session was then;
+    ``behind`` is the last batch of the store that something it sent waits for; ``told`` is how much of what the
+    client sent was durable when somebody last looked, ``kept`` how much is known outside this worker, in the store
+    or in the journal: no more may be acknowledged, or another worker would take it back; ``journaled`` is what the
+    journal has of it: the numbers before the first and of the last stanza, and what the session was then;
     ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
     when a push notification was last sent for it (XEP-0357), None when none was.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
@@ -91,6 +91,7 @@ class Session:
         "asked",
         "away",
         "away_since",
+        "behind",
         "blocking_pushes",
         "caps",
         "directed",
@@ -132,6 +133,7 @@ class Session:
         self.held: dict[object, bytes] | None = None
         self.ended = False
         self.away_since = 0.0
+        self.behind = 0
         self.handling: asyncio.Future[None] | None = None
         self.overflow: Callable[[Session], None] | None = None
         self.away: Callable[[Session, bytes], None] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -187,9 +188,12 @@ class Components:
         if hooks.message.run(context):
             return 0
         hooks.message_archive.run(context)
-        self._carry(to.domain, stanza.encode())
-        hooks.message_delivered.run(context)
+        self._server.router.deliveries.when_stored(session, context.batch, stanza, partial(self._deliver, context))
         return context.batch
+
+    def _deliver(self, context: MessageContext) -> None:
+        self._carry(context.to.domain, context.stanza.encode())
+        self._server.hooks.message_delivered.run(context)
 
     def _carry(self, host: str, data: bytes) -> None:
         place = self._places.get(host)

@@ -79,12 +79,16 @@ class _Offline:
         archive_id = context.archive_id or id_by(stanza, recipient.jid)
         row_id = archive_id or self._server.ids.next()
         domain = self._server.config.domain
+        delay = None
         if not any(delay.get("from") == domain for delay in stanza.element.iterfind(DELAY)):
-            stanza.append(el(DELAY, {"from": domain, "stamp": timestamp(id_to_ms(row_id))}))
+            delay = el(DELAY, {"from": domain, "stamp": timestamp(id_to_ms(row_id))})
+            stanza.append(delay)
         try:
             context.batch = batch = self._committer.offline(recipient.id, row_id, stanza.encode())
         except StoreBusy:
             raise StanzaError("resource-constraint", "The server cannot store messages now; try again.") from None
+        if delay is not None:
+            stanza.remove(delay)  # the sender's other clients get a copy without it
         recipient.offline = True
         # The account may have come online on a worker that knew of no messages.
         waiting = reg.Waiting(recipient.jid, "offline")

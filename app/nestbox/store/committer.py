@@ -45,7 +45,7 @@ class Committer:
         self._open = Batch()
         self._number = 1  # of the open batch
         self._callbacks: dict[int, list[Callable[[bool], None]]] = {}
-        self._failed: dict[int, None] = {}
+        self._failed: dict[int, bool] = {}  # batch -> whether all of it is lost
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._next_start = 0.0
@@ -105,6 +105,10 @@ class Committer:
     def full(self) -> bool:
         """Whether nobody should add anything until the batches that wait are durable."""
         return self.waiting_rows > self._max_rows // 2 or self.waiting_bytes > self._max_bytes // 2
+
+    def gave_up(self, batch: int) -> bool:
+        """Whether a batch that is settled was given up: not only rows of it were refused for what they hold."""
+        return self._failed.get(batch, False)
 
     async def flush(self) -> None:
         """Wait until all that was added before is durable or given up."""
@@ -168,7 +172,7 @@ class Committer:
                 self.failed(number)
             except Exception:
                 _log.exception("dealing with a failed batch failed")
-        self._settle(batch, number, ok)
+        self._settle(batch, number, ok, gave_up)
 
     async def _write(self, batch: Batch, give_up_at: float) -> list[tuple[str, int, int, str]]:
         pause, longest = _RETRY_SECONDS
@@ -186,13 +190,13 @@ class Committer:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
-    def _settle(self, batch: Batch, number: int, ok: bool) -> None:
+    def _settle(self, batch: Batch, number: int, ok: bool, gave_up: bool) -> None:
         self.waiting_rows -= batch.rows
         self.waiting_bytes -= batch.bytes
         self.committed = number
         self._task = None
         if not ok:
-            self._failed[number] = None
+            self._failed[number] = gave_up
             if len(self._failed) > 1000:
                 del self._failed[next(iter(self._failed))]
         if self._open.rows:

@@ -415,22 +415,72 @@ async def test_roster_means_the_roster(world):
 
 
 async def test_an_id_that_another_worker_is_about_to_commit_is_waited_for(world, alice, bob):
-    """Bob has the message before alice's worker has committed it, and asks for what follows it."""
-    committer = world.servers[1].store.committer
-    write, gate = committer._writer.write, asyncio.Event()
-
-    async def held(batch):
-        await gate.wait()
-        return await write(batch)
-
-    committer._writer.write = held
+    """Bob asks for what follows a message before alice's worker has committed it."""
+    commit = Held(world.servers[1])
     await alice.send(f"<message to='{bob.bare}' type='chat'><body>fresh</body></message>")
-    archive_id = (await bob.expect("message")).find(STANZA_ID).get("id")
-    asking = asyncio.ensure_future(query(bob, rsm(after=archive_id)))
+    asking = asyncio.ensure_future(query(bob, rsm(after=await commit.first_id())))
     await asyncio.sleep(0.05)
     assert not asking.done()
-    gate.set()
+    commit.gate.set()
     assert (await asking).ids == []
+
+
+class Held:
+    """The commits of a worker wait until ``gate`` is set."""
+
+    def __init__(self, server):
+        self.gate = asyncio.Event()
+        self._ids = asyncio.Queue()
+        self._committer = server.store.committer
+        self._write = self._committer._writer.write
+        self._committer._writer.write = self._held
+
+    async def _held(self, batch):
+        for row in batch.archive:
+            self._ids.put_nowait(row[1])
+        await self.gate.wait()
+        return await self._write(batch)
+
+    async def first_id(self):
+        """The id of the first message that waits."""
+        return await self._ids.get()
+
+
+async def test_nobody_is_given_what_is_not_stored(world, alice, bob):
+    """What follows waits, too: two of one sender come in the order in which they were sent."""
+    commit = Held(world.servers[1])
+    await alice.send(f"<message to='{bob.bare}' type='chat'><body>first</body></message>")
+    await alice.send(
+        f"<message to='{bob.jid}' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
+    )
+    await alice.send(f"<iq to='{bob.jid}' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>")
+    await commit.first_id()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not bob.received
+    commit.gate.set()
+    await world.settle()
+    assert [(s.kind, s.element[0].tag.partition("}")[2]) for s in bob.received] == [
+        ("message", "body"),
+        ("message", "composing"),
+        ("iq", "ping"),
+    ]
+
+
+async def test_nobody_is_given_what_will_never_be_stored(world, alice, bob):
+    """Whoever counts no stanzas is told; others send it again."""
+    committer = world.servers[1].store.committer
+
+    async def broken(batch):
+        raise RuntimeError("a defect of ours")
+
+    write, committer._writer.write = committer._writer.write, broken
+    await alice.send(f"<message to='{bob.bare}' type='chat' id='1'><body>lost</body></message>")
+    assert condition(await alice.expect("message", type="error", id="1")) == "internal-server-error"
+    await bob.nothing("message")
+    committer._writer.write = write
+    await say(alice, bob.bare, "kept")
+    assert (await bob.expect("message")).find("{jabber:client}body").text == "kept"
 
 
 async def test_the_sender_is_told_when_nothing_can_be_stored(world, alice, bob):

@@ -136,7 +136,7 @@ async def test_the_server_asks_when_much_is_open(world):
     bob = await WireClient.login(world, "bob")
     for number in range(200):  # four times the limit: only acknowledgements in between make that possible
         await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
-        await asyncio.sleep(0)  # the server asks once per turn of the loop
+        await bob.until(lambda number=number: len(bob.bodies) > number)
     assert bob.bodies == [str(number) for number in range(200)]
     assert not bob.pipe.closed
 
