@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from array import array
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ __all__ = ["Journal"]
 
 WINDOW = 0.01  # seconds; the least time between two writes
 _WRAP = 2**32
-_COUNTS = struct.Struct("!II")  # received from the client, acknowledged by it
+_COUNTS = struct.Struct("!II")  # received from the client, acknowledged by it; before the ids of what it was given
 _WHAT, _HOW_FAR = "what", "counts"  # fields beside those of the stanzas, whose names are their numbers
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Snapshot).decode
@@ -114,7 +115,7 @@ class Journal:
         for data in islice(sm, len(sm) - new, None):
             number = (number + 1) % _WRAP
             fields[str(number)] = data
-        fields[_HOW_FAR] = _COUNTS.pack(session.told, sm.acked)
+        fields[_HOW_FAR] = _COUNTS.pack(session.told, sm.acked) + array("Q", session.given or ()).tobytes()
         self._bus.post(_key(session.sm_id), fields, gone, done)
         session.journaled = (sm.acked, sm.sent, what)
 
@@ -137,9 +138,11 @@ class Journal:
         what, counts = fields.pop(_WHAT, None), fields.pop(_HOW_FAR, None)
         if what is None or counts is None or not await self._bus.hdel(_key(sm_id), _WHAT):
             return None
-        received, acked = _COUNTS.unpack(counts)
+        received, acked = _COUNTS.unpack_from(counts)
+        given = array("Q", counts[_COUNTS.size :]).tolist()
         if stored is not None and 0 < (stored - received) % _WRAP < _WRAP // 2:
             received = stored
         numbers = sorted((int(number) - acked) % _WRAP for number in fields)
         queue = [fields[str((acked + number) % _WRAP)] for number in numbers if 0 < number < _WRAP // 2]
-        return msgspec.structs.replace(_decode(what), received=received, acked=acked, queue=queue, recovered=True)
+        found = {"received": received, "acked": acked, "queue": queue, "given": given, "recovered": True}
+        return msgspec.structs.replace(_decode(what), **found)

@@ -85,12 +85,13 @@ class Drop(msgspec.Struct, tag="drop", array_like=True):
 
 
 class Deliver(msgspec.Struct, tag="deliver", array_like=True):
-    """A stanza in canonical bytes for one session of the receiving worker."""
+    """A stanza in canonical bytes for one session of the receiving worker; see `Session.send`."""
 
     bare: str
     resource: str
     data: bytes
     urgent: bool
+    stored_id: int = 0
 
 
 class Broadcast(msgspec.Struct, tag="broadcast", array_like=True):
@@ -344,14 +345,14 @@ class Registry:
         self._bus.broadcast(encode(op))
         self._dispatch(op)
 
-    def deliver(self, entry: Entry, data: bytes, urgent: bool = True) -> None:
+    def deliver(self, entry: Entry, data: bytes, urgent: bool = True, stored_id: int = 0) -> None:
         """Give a stanza to a session, here or on another worker."""
         if entry.worker == self.worker:
             session = self.sessions.get(f"{entry.bare}/{entry.resource}")
             if session is not None:
-                session.send(data, urgent)
+                session.send(data, urgent, stored_id=stored_id)
         else:
-            self._bus.send(entry.worker, encode(Deliver(entry.bare, entry.resource, data, urgent)))
+            self._bus.send(entry.worker, encode(Deliver(entry.bare, entry.resource, data, urgent, stored_id)))
 
     def receive(self, payload: bytes) -> None:
         """Deal with what came over the bus."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ import msgspec
 from nestbox.core import registry as reg
 from nestbox.core.errors import StreamError
 from nestbox.core.journal import Journal
-from nestbox.core.session import Link, Session, Snapshot
+from nestbox.core.session import GIVEN_MAX, Link, Session, Snapshot
 from nestbox.protocol.sm import AckQueue
 from nestbox.store.errors import StoreError
 from nestbox.wire.stanza import parse_stanza
@@ -124,7 +124,7 @@ class Resumption:
         if session is None or session.entry.bare != user.jid:
             return None
         await self._settle(session, _taken_over())
-        await self._kept(session)
+        await self.keep(session)
         if session.ended or self._sessions.get(sm_id) is not session:
             return None  # somebody else was quicker, or it came to its end
         session.sm.ack(h)
@@ -173,9 +173,10 @@ class Resumption:
                 session.durable(committer.committed)
             self._detach(session, error)
 
-    async def _kept(self, session: Session) -> None:
-        """Wait until what a client will be told, when it resumes, is known outside this worker."""
-        if session.journal is not None and session.durable(self._server.store.committer.committed) != session.kept:
+    async def keep(self, session: Session) -> None:
+        """Wait until how far a session has got, and what it was sent, is known outside this worker."""
+        if session.journal is not None:
+            session.durable(self._server.store.committer.committed)
             done = asyncio.Event()
             session.journal.keep(session, done.set)
             await done.wait()
@@ -277,7 +278,8 @@ class Resumption:
         session.sm.restore(snapshot.acked, snapshot.queue)
         if snapshot.recovered:
             session.sm.lenient = True
-            session.replayed = frozenset(snapshot.queue)
+        if snapshot.given:
+            session.given = deque(snapshot.given, GIVEN_MAX)
         session.overflow = self._overflow
         session.received = session.told = snapshot.received
         session.presence = snapshot.presence

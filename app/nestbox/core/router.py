@@ -216,7 +216,7 @@ class Router:
         if context.targets:
             context.targets = self._targets(to, stanza.type)
             if context.targets:
-                self.hand_out(context.targets, stanza)
+                self.hand_out(context.targets, stanza, context.archive_id or 0)
             else:
                 self._server.spawn(self.reroute(to.bare, stanza.encode()))
         self._server.hooks.message_delivered.run(context)
@@ -234,8 +234,8 @@ class Router:
             return []
         return [entry for entry in entries.values() if entry.priority is not None and entry.priority >= 0]
 
-    def hand_out(self, targets: list[Entry], stanza: Stanza) -> None:
-        """Give one stanza to sessions, serialised once."""
+    def hand_out(self, targets: list[Entry], stanza: Stanza, stored_id: int = 0) -> None:
+        """Give one stanza to sessions, serialised once; see `Session.send`."""
         data = stanza.encode()
         registry = self._server.registry
         urgent: bool | None = None
@@ -246,11 +246,11 @@ class Router:
                     self._server.spawn(self.reroute(entry.bare, data))
                     continue
                 if session.held is None:
-                    session.send(data)
+                    session.send(data, stored_id=stored_id)
                     continue
             if urgent is None:
                 urgent = self.urgent(stanza)
-            registry.deliver(entry, data, urgent)
+            registry.deliver(entry, data, urgent, stored_id)
 
     # iqs (RFC 6120, section 8.2.3)
 
@@ -331,7 +331,7 @@ class Router:
         registry = self._server.registry
         session = registry.sessions.get(f"{op.bare}/{op.resource}")
         if session is not None:
-            session.send(op.data, op.urgent)
+            session.send(op.data, op.urgent, stored_id=op.stored_id)
             return
         entry = registry.of(op.bare).get(op.resource)
         if entry is not None and entry.worker != registry.worker:
@@ -379,4 +379,4 @@ class Router:
         archive_id = id_by(stanza, bare)
         came = 0 if archive_id is None else id_to_ms(archive_id) // 1000
         context.targets = [entry for entry in others if entry.since >= came]
-        self.hand_out(context.targets, stanza)
+        self.hand_out(context.targets, stanza, archive_id or 0)

@@ -24,6 +24,7 @@ __all__ = ["Link", "Session", "Snapshot"]
 
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
+GIVEN_MAX = 64  # messages of which we remember that a session was given them; more than one page of offline messages
 _numbers = itertools.count()
 
 
@@ -63,6 +64,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     directed: list[str]
     detached_at: float
     recovered: bool = False  # its worker was killed: contacts have seen it go
+    given: list[int] = []
 
 
 class Session:
@@ -74,7 +76,7 @@ class Session:
     newest does, under the sender's address, all else under a number; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
-    ``replayed`` is what was on its way to the client when its worker died, which may stand in the store, too;
+    ``given`` are the ids, in the store, of the last messages that it was sent: none of them is sent again;
     ``behind`` is the last batch of the store that something it sent waits for; ``told`` is how much of what the
     client sent was durable when somebody last looked, ``kept`` how much is known outside this worker, in the store
     or in the journal: no more may be acknowledged, or another worker would take it back; ``journaled`` is what the
@@ -98,6 +100,7 @@ class Session:
         "ended",
         "entry",
         "full",
+        "given",
         "handling",
         "held",
         "interested",
@@ -112,7 +115,6 @@ class Session:
         "pending",
         "presence",
         "received",
-        "replayed",
         "sm",
         "sm_id",
         "told",
@@ -146,7 +148,7 @@ class Session:
         self.sm_id: str | None = None
         self.received = 0
         self.told = self.kept = 0
-        self.replayed: frozenset[bytes] = frozenset()
+        self.given: deque[int] | None = None
         self.journal: Journal | None = None
         self.journaled: tuple[int, int, tuple[object, ...]] | None = None
         self.pending: deque[tuple[int, int, bool]] | None = None  # number, batch, whether the store knows it with that
@@ -154,11 +156,14 @@ class Session:
 
     # towards the client
 
-    def send(self, data: bytes, urgent: bool = True, presence_of: str | None = None) -> None:
+    def send(self, data: bytes, urgent: bool = True, presence_of: str | None = None, stored_id: int = 0) -> None:
         """Send canonical bytes; what is not ``urgent`` may wait while the client is inactive.
 
-        ``presence_of`` is the full JID whose last presence this is: an older one need not be sent any more.
+        ``presence_of`` is the full JID whose last presence this is: an older one need not be sent any more;
+        ``stored_id`` is a message's id in the archive or the offline store, 0 for all else.
         """
+        if stored_id and not self._is_new(stored_id):
+            return
         held = self.held
         if held is not None:
             key = presence_of or next(_numbers)
@@ -169,6 +174,15 @@ class Session:
             self.release()
             return
         self._emit(data)
+
+    def _is_new(self, stored_id: int) -> bool:
+        given = self.given
+        if given is None:
+            given = self.given = deque(maxlen=GIVEN_MAX)
+        if stored_id in given:
+            return False
+        given.append(stored_id)
+        return True
 
     def release(self) -> None:
         """Send what was held back for an inactive client."""
@@ -281,6 +295,7 @@ class Session:
         if self.sm is not None:
             snapshot.queue, snapshot.acked = self.sm.unacked(), self.sm.acked
         snapshot.detached_at = now
+        snapshot.given = list(self.given or ())
         return snapshot
 
     def what(self) -> Snapshot:

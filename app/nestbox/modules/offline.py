@@ -21,7 +21,7 @@ from nestbox.core.ids import id_to_ms
 from nestbox.modules import Xep
 from nestbox.modules.archive import timestamp
 from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
-from nestbox.store.errors import StoreBusy, StoreError
+from nestbox.store.errors import StoreBusy
 from nestbox.wire import ns
 from nestbox.wire.element import el
 from nestbox.wire.stanza import id_by, parse_stanza
@@ -166,18 +166,13 @@ class _Offline:
                 for row_id, data in rows:
                     if not self._has_room(session, len(data)):
                         break
-                    if data not in session.replayed:
-                        session.send(data)
+                    session.send(data, stored_id=row_id)
                     given.append(row_id)
                 if given:
-                    try:
-                        await self._server.store.offline.delete(user_id, given)
-                    except StoreError:  # they stay there, and must not be sent again
-                        session.replayed = frozenset(data for _, data in rows[: len(given)])
-                        raise
+                    await self._server.resumption.keep(session)  # whoever finds the rows knows that it has them
+                    await self._server.store.offline.delete(user_id, given)
                 if len(given) < len(rows):
                     await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
-            session.replayed = frozenset()
             self._counts.pop(user_id, None)
 
     def _has_room(self, session: Session, size: int) -> bool:
