@@ -173,7 +173,7 @@ async def test_what_waits_for_the_client_is_bounded(small_buffer, site):
     ben = await site.world.client("ben")
     for _ in range(6):
         await ben.send(f"<message to='{client.jid}'><body>{'A' * 10_000}</body></message>")
-    assert site.boshes[1].options.slow_consumers == 1
+    await site.until(lambda: site.boshes[1].options.slow_consumers == 1)
     assert over(await client.send(), "remote-connection-failed")
     await site.until(lambda: not site.connections[1].open)
 

@@ -31,6 +31,7 @@ async def test_what_a_dead_worker_did_not_take_comes_back(site):
     sent = []
     registry._bus.send = lambda worker, payload: sent.append((worker, payload))
     await anna.send(f"<message to='{BOT}' id='m'><body>x</body></message>")
+    await site.world.servers[2].store.committer.flush()
     [(worker, payload)] = sent
     await site.world.servers[2].router.undelivered(worker, payload)
     assert condition(await anna.expect("message", type="error", id="m")) == "remote-server-timeout"
