@@ -64,6 +64,9 @@ class Tls(Struct, forbid_unknown_fields=True):
     key: str | None = None
     # Offers logins over plain TCP. For tests and benchmarks on loopback only.
     require: bool = True
+    # Mozilla's guideline 6.0; ``modern`` is TLS 1.3 only. ``chacha_first``: for a CPU without AES instructions (Pi 4).
+    policy: Literal["intermediate", "modern"] = "intermediate"
+    chacha_first: bool = False
 
 
 class Sasl(Struct, forbid_unknown_fields=True):

@@ -82,7 +82,10 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     stack.push_async_callback(bus.close)
     await server.registry.reload()
 
-    tls = TlsContext(config.tls.certificate, config.tls.key) if config.tls.certificate else None
+    tls = None
+    if config.tls.certificate:
+        modern = config.tls.policy == "modern"
+        tls = TlsContext(config.tls.certificate, config.tls.key, modern=modern, chacha_first=config.tls.chacha_first)
     limits = config.limits
     options = StreamOptions(
         domain=config.domain,

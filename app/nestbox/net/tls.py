@@ -17,6 +17,10 @@ __all__ = ["TlsCodec", "TlsContext", "TlsError", "certificate_hash"]
 
 RFCS = ("RFC 7590",)
 
+# Of TLS 1.2, what Mozilla's guideline 6.0 (intermediate) has: ephemeral keys and authenticated encryption only. The
+# suites of 1.3 are all fine; their order and the groups Python can set from 3.15 on (role im_server: OPENSSL_CONF).
+_AES = "ECDHE+AESGCM"
+_CHACHA = "ECDHE+CHACHA20"
 # A memory BIO keeps the size it once had, so it is filled and emptied in small steps.
 _STEP = 4096
 # Read into by every connection in turn: nothing is kept here between calls.
@@ -56,20 +60,26 @@ class TlsContext:
     """The server's certificate, exchanged by ``reload`` without touching connections that are there.
 
     ``context`` is for new connections; ``binding`` is the channel binding of the certificate, None when it has none.
+    ``modern`` is TLS 1.3 only; ``chacha_first`` is for a CPU that has no AES instructions.
     Raises TlsError from the constructor and from ``reload``, which then keeps what there was.
     """
 
-    def __init__(self, certificate: str | Path, key: str | Path) -> None:
+    def __init__(
+        self, certificate: str | Path, key: str | Path, *, modern: bool = False, chacha_first: bool = False
+    ) -> None:
         self._certificate = Path(certificate)
         self._key = Path(key)
+        self._lowest = ssl.TLSVersion.TLSv1_3 if modern else ssl.TLSVersion.TLSv1_2
+        self._ciphers = f"{_CHACHA}:{_AES}" if chacha_first else f"{_AES}:{_CHACHA}"
         self.reload()
 
     def reload(self) -> None:
         """Read certificate and key again. Raises TlsError."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # TLS 1.2; those of 1.3 are all fine
+        context.minimum_version = self._lowest
+        context.set_ciphers(self._ciphers)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         context.num_tickets = 0  # the next connection may reach another worker, which could not use them
         try:
             context.load_cert_chain(self._certificate, self._key)

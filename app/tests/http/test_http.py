@@ -10,7 +10,15 @@ import pytest
 from nestbox.http import health as health_module
 from nestbox.store import StoreError
 
-SAFE = ("x-content-type-options", "x-frame-options", "referrer-policy", "content-security-policy")
+SAFE = (
+    "x-content-type-options",
+    "x-frame-options",
+    "referrer-policy",
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "permissions-policy",
+)
 
 
 async def test_healthy(site):

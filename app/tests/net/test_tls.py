@@ -141,6 +141,39 @@ def test_old_versions_and_rubbish_are_refused_with_an_alert(certificate):
     assert codec.pending_output()[:1] == b"\x15"  # an alert
 
 
+def cipher_of(certificate, offered, **policy):
+    """The cipher that the server chooses for a client of TLS 1.2 that offers these; None when it refuses."""
+    codec = TlsCodec(TlsContext(*certificate, **policy).context)
+    client = Client(certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
+    client.tls.context.set_ciphers(offered)
+    try:
+        client.handshake(codec)
+    except ssl.SSLError:
+        return None
+    return codec.facts()["cipher"]
+
+
+AES, CHACHA = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"
+
+
+@pytest.mark.parametrize("offered", [f"{AES}:{CHACHA}", f"{CHACHA}:{AES}"])
+@pytest.mark.parametrize("chacha_first", [False, True])
+def test_the_server_chooses_the_cipher_that_its_cpu_is_quick_at(certificate, offered, chacha_first):
+    assert cipher_of(certificate, offered, chacha_first=chacha_first) == (CHACHA if chacha_first else AES)
+
+
+@pytest.mark.parametrize("offered", ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES128-GCM-SHA256"])
+def test_ciphers_outside_the_policy_are_refused(certificate, offered):
+    assert cipher_of(certificate, offered) is None
+
+
+def test_the_modern_policy_is_tls_1_3_only(certificate):
+    assert cipher_of(certificate, AES, modern=True) is None
+    codec = TlsCodec(TlsContext(*certificate, modern=True).context)
+    Client(certificate).handshake(codec)
+    assert codec.facts()["version"] == "TLSv1.3"
+
+
 def test_data_before_the_handshake_is_through_is_not_lost(certificate):
     """TLS 1.3: the client's Finished and its first data arrive in one read."""
     codec = TlsCodec(TlsContext(*certificate).context)

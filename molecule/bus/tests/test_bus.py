@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from conftest import converge, unit_properties, wait_for
+from conftest import assert_confined, assert_limited, converge, exposure, unit_properties, wait_for
 
 SOCKET = "/run/nestbox-bus/bus.sock"
 
@@ -85,11 +85,15 @@ def test_nothing_is_written_to_the_card(host, engine, ask):
 
 
 def test_the_process_is_confined(host, engine):
-    pid = unit_properties(host, f"{engine}-server")["MainPID"]
+    unit = f"{engine}-server"
+    pid = unit_properties(host, unit)["MainPID"]
     status = host.check_output("cat /proc/%s/status", pid)
     assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
-    assert host.run("nsenter --target %s --mount touch /etc/written", pid).rc != 0
     assert host.check_output("ps -o user= -p %s", pid).strip() == engine
+    can = assert_confined(host, unit, ["UNIX"])
+    assert can["interfaces"] == ["lo"] and can["capabilities"] == 0
+    assert exposure(host, unit) <= 2.0
+    assert_limited(host, unit)
 
 
 def test_a_bad_configuration_is_named_in_one_sentence_and_a_good_one_heals_it(host, ask):

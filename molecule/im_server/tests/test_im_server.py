@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from conftest import converge, unit_properties, wait_for
+from conftest import assert_confined, assert_limited, converge, exposure, unit_properties, wait_for
 
 WORKER = "nestbox@1.service"
 CURRENT = "/opt/nestbox/current"
@@ -67,12 +67,12 @@ def test_worker_has_no_capability_and_a_system_call_filter(host):
     status = dict(re.findall(r"^(\w+):\s+(\S+)", host.file(f"/proc/{pid(host)}/status").content_string, re.MULTILINE))
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert_confined(host, WORKER, ["UNIX", "INET", "INET6"])
 
 
 @pytest.mark.parametrize("unit", [WORKER, "nestbox-maintenance.service"])
 def test_exposure_is_low(host, unit):
-    said = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
-    assert float(re.search(r": ([\d.]+) ", said)[1]) <= 1.0
+    assert exposure(host, unit) <= 1.0
 
 
 def test_limits_are_the_variables(host):
@@ -80,6 +80,7 @@ def test_limits_are_the_variables(host):
     assert shown["MemoryMax"] == str(512 * 1024 * 1024)
     assert float(shown["CPUQuotaPerSecUSec"].removesuffix("s")) == 1.5
     assert shown["LimitNOFILE"] == "65536"
+    assert_limited(host, WORKER)
 
 
 def test_a_killed_worker_comes_back(host):
