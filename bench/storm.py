@@ -92,7 +92,7 @@ async def create(url: str, people: int) -> None:
 
 @contextlib.contextmanager
 def workers(folder: Path, database: str, people: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Two workers with a bus and a database of their own; 127.0.0.1 is trusted, since everybody comes from there."""
+    """Two workers with a bus and a database of their own; everybody comes from 127.0.0.1, which no limit holds for."""
     with contextlib.ExitStack() as stack:
         url = f"sqlite:///{folder}/nestbox.db"
         for name in ("m", "v"):
