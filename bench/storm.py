@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -117,7 +118,6 @@ def workers(folder: Path, database: str, people: int) -> Iterator[list[subproces
             process = subprocess.Popen([sys.executable, "-m", "nestbox", "--config", config, "--worker", str(number)])
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
-            in_real_time(process.pid)
             started.append(process)
         deadline = time.monotonic() + 60
         while not all((folder / f"{number}.sock").exists() for number in range(1, WORKERS + 1)):
@@ -179,9 +179,21 @@ async def storm(folder: Path, people: int, websocket: bool) -> tuple[float, floa
     return online, settled, last
 
 
+@contextlib.contextmanager
+def hurry() -> Iterator[None]:
+    """This process, and all that it starts meanwhile, comes before all else on the machine, where that is allowed."""
+    policy = os.sched_getscheduler(0)
+    in_real_time()
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+
+
 def measure_storm(database: str, people: int, websocket: bool) -> dict[str, object]:
     """One storm on servers of its own."""
     with (
+        hurry(),
         tempfile.TemporaryDirectory(prefix="storm-") as name,
         workers(Path(name), database, people) as processes,
     ):
