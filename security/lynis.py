@@ -28,7 +28,7 @@ def report(target: Target) -> dict[str, list[str]]:
     """Every value of Lynis's report by its key. Raises ScannerError when Lynis could not be fetched or did not end."""
     target.run(FETCH)
     target.run(f"cat >/run/nestbox-lynis/custom.prf <<'END'\n{PROFILE.read_text()}END")
-    text = target.run(AUDIT)
+    text = target.run(AUDIT, seconds=900)  # half a minute on an idle machine
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, separator, value = line.partition("=")

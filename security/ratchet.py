@@ -17,7 +17,7 @@ def load() -> dict[str, dict]:
 
 
 def judge(figure: Figure, release: str, rows: dict[str, dict]) -> str:
-    """One of "as before", "better", "WORSE", "UNKNOWN" (no row for it) and, before all of them, "MISSED" (worse than the goal)."""
+    """ "WORSE" (than the best so far), "UNKNOWN" (no row for it), "goal missed", "better" or "as before"."""
     row = rows.get(figure.name)
     if row is None or release not in row:
         return "UNKNOWN"
@@ -25,12 +25,12 @@ def judge(figure: Figure, release: str, rows: dict[str, dict]) -> str:
     if sign * (figure.value - row[release]) < 0:
         return "WORSE"
     if sign * (figure.value - row["goal"]) < 0:
-        return "MISSED"
+        return "goal missed"
     return "better" if figure.value != row[release] else "as before"
 
 
 def complaints(figures: list[Figure], release: str) -> list[str]:
-    """A sentence for each figure that is worse than the ratchet, misses its goal or has no row."""
+    """A sentence for each figure that is worse than the ratchet or has no row."""
     rows = load()
     return [
         f"{figure.name} is {figure.value:g}, {verdict.lower()} "
