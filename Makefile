@@ -42,6 +42,9 @@ security: venv  ## Scan the demo of both releases, or of one (OS=24.04), and pri
 capacity: venv  ## See how many users an appliance holds: the demo, or HOST=... (ARGS="--help" lists the options)
 	@bench/capacity $(HOST) $(ARGS)
 
+test-vm:  ## Prove on a real kernel, in a QEMU machine, what containers cannot (as root)
+	@scripts/test-vm
+
 requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 	uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --quiet requirements.in -o requirements.txt
@@ -49,4 +52,4 @@ requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 clean:  ## Remove the virtual environment and the tests' leftovers
 	rm -rf .venv .ansible .test .cache
 
-.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos capacity security requirements clean
+.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos capacity test-vm security requirements clean
