@@ -31,39 +31,9 @@ LOGIN_SECONDS = 20
 SPARE = 50  # connections that are left for others
 
 
-class Session(Client):
-    """A session of a test account; ``lost`` once the appliance ended it."""
-
-    lost = False
-    _leaving = False
-
-    def data_received(self, data: bytes) -> None:
-        """Hand on whole messages only, so that none is missed where TCP or TLS cut it in two."""
-        if self.on_message is not None:
-            data = self._buffer + data
-            end = data.rfind(b"</message>") + 1
-            data, self._buffer = data[:end], data[end:][-65536:]
-        super().data_received(data)
-
-    def forget(self) -> None:
-        """Drop what came outside a measurement."""
-        self._buffer = b""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Remember who was cut off."""
-        self.lost = not self._leaving
-        super().connection_lost(exc)
-
-    def close(self) -> None:
-        """Hang up, if there is still something to hang up."""
-        self._leaving = True
-        if self._transport is not None:
-            super().close()
-
-
-async def log_in(appliance: Appliance, name: str, password: str, websocket: bool) -> Session:
+async def log_in(appliance: Appliance, name: str, password: str, websocket: bool) -> Client:
     """One session, online. Raises OSError, of which TimeoutError is one."""
-    make = lambda: Session(name, appliance.domain, websocket=websocket, proxy=False)
+    make = lambda: Client(name, appliance.domain, websocket=websocket, proxy=False)
     port = appliance.https_port if websocket else appliance.tls_port
     async with asyncio.timeout(LOGIN_SECONDS):
         loop = asyncio.get_running_loop()
@@ -87,7 +57,7 @@ class Run:
     def __init__(self, appliance: Appliance, bounds: Bounds, arguments: argparse.Namespace) -> None:
         self.appliance, self.bounds, self.arguments = appliance, bounds, arguments
         self.accounts = Accounts(appliance)
-        self.sessions: list[Session] = []
+        self.sessions: list[Client] = []
         self.steps: list[Step] = []
         self.end = "it was stopped by hand"
         self.began = time.monotonic()
@@ -147,14 +117,12 @@ class Run:
     async def _chat(self, step: Step, taken: list[dict]) -> None:
         """Let pairs chat, after a moment of quiet, and look at latency and machine."""
         await asyncio.sleep(2)
-        step.dropped = sum(session.lost for session in self.sessions)
-        online = [session for session in self.sessions if not session.lost]
+        step.dropped = sum(session.gone for session in self.sessions)
+        online = [session for session in self.sessions if not session.gone]
         if len(self.steps) % 2:
             online.reverse()  # so that everybody says something
         if len(online) < 2:
             return
-        for session in online:
-            session.forget()
         gc.collect()
         begin, cpu, first = time.monotonic(), time.process_time(), len(taken) - 1
         found = await steady(online, step.rate, self.arguments.seconds)
@@ -236,7 +204,7 @@ def main() -> None:
     bounds, why = limits(appliance, arguments)
     run = Run(appliance, bounds, arguments)
     print(
-        f"Up to {bounds.sessions} sessions ({why}) and {bounds.minutes:.0f} minutes on {appliance.name}, {appliance.domain}"
+        f"Up to {bounds.sessions} sessions ({why}) and {bounds.minutes:g} minutes on {appliance.name}, {appliance.domain}"
     )
     run.accounts.delete_all()  # of a run that was killed
     try:

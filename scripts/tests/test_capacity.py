@@ -10,6 +10,8 @@ import pytest
 from machine import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
+from appliance import Appliance
+from capacity import limits, read_arguments
 from ramp import Bounds, Step, machine_figures, plan, reached
 
 GOOD = Step(1000, 100, new=250, sent=1000, p50_ms=1, p99_ms=20, cpu_percent=50, available_percent=60)
@@ -73,5 +75,18 @@ def test_a_machine_s_figures_are_those_between_two_samples():
     assert step.cpu_percent == 25
 
 
-def test_a_run_has_hard_bounds():
-    assert Bounds().sessions <= 20_000 and Bounds().minutes <= 15
+@pytest.mark.parametrize("option", ["--max-sessions=20001", "--max-minutes=16", "--step=1", "--logins=0"])
+def test_a_run_has_hard_bounds(option, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["capacity", option])
+    with pytest.raises(SystemExit):
+        read_arguments()
+    assert "capacity: error: " in capsys.readouterr().err
+
+
+def test_no_more_sessions_than_the_appliance_takes(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["capacity"])
+    appliance = Appliance("pi", "192.0.2.1", [])
+    appliance.max_connections = 600
+    bounds, why = limits(appliance, read_arguments())
+    assert (bounds.sessions, bounds.minutes) == (550, 15)
+    assert why == "nestbox_max_connections is 600 there"
