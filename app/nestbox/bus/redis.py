@@ -23,6 +23,8 @@ _log = logging.getLogger("nestbox.bus")
 
 HEARTBEAT_SECONDS = 3.0
 ALIVE_SECONDS = 10
+LATE_SECONDS = 0.2  # between two tries to reach a worker that has not come back yet after the engine was away
+AWAY_SECONDS = 60  # for which messages wait when the engine is away, to be sent in order when it is back
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
 SLICE = 0.005  # seconds of messages from others in one turn of the loop
@@ -52,13 +54,14 @@ class RedisBus:
         self.on_worker_lost: Callable[[int], None] = lambda worker: None
         self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
         self._life = secrets.randbits(32)  # a restarted worker is not the one that it was
-        self._commands = RespConnection(url, lambda: None)
+        self._commands = RespConnection(url, self._forgive)
         self._subscriber = RespConnection(url, self._subscribe, self._pushed)
         self._handler: Handler = lambda payload: None
         self._subscribed: asyncio.Future[None] | None = None
         self._heart: asyncio.Task[None] | None = None
         self._alive: dict[int, int] = {}  # worker -> life
         self._forgive_until = 0.0  # loop time: after the engine came back, missing heartbeats mean nothing
+        self._late: dict[str, list[bytes]] = {}  # by channel: for workers that do not listen yet after that
         self._out: dict[str, list[bytes]] = {}  # by channel: what this turn of the loop sends
         self._out_bytes = 0
         self._numbers: dict[str, int] = {}  # by channel: of the last message sent
@@ -77,6 +80,7 @@ class RedisBus:
         self._subscribed = loop.create_future()
         self._heard = loop.time()
         await self._commands.start()
+        self._forgive_until = 0.0
         await self._subscriber.start()
         try:
             async with asyncio.timeout(5):
@@ -130,7 +134,18 @@ class RedisBus:
         for channel, payloads in out.items():
             self._publish(channel, payloads)
 
+    def _forgive(self) -> None:
+        """The engine is there again: give the other workers time to come back to it, too."""
+        self._forgive_until = asyncio.get_running_loop().time() + ALIVE_SECONDS
+
+    def _send_late(self, channel: str) -> None:
+        self._publish(channel, self._late.pop(channel))
+
     def _publish(self, channel: str, payloads: list[bytes]) -> None:
+        if channel in self._late:
+            self._late[channel] += payloads
+            return
+        loop = asyncio.get_running_loop()
         number = self._numbers[channel] = self._numbers.get(channel, 0) + 1 & 0xFFFFFFFF
         parts = [_HEAD.pack(self.worker, self._life, number)]
         for payload in payloads:
@@ -139,12 +154,17 @@ class RedisBus:
         def done(reply: object) -> None:
             if channel == _ALL:
                 return
-            if isinstance(reply, Exception) or reply == 0:
+            if reply == 0 and loop.time() < self._forgive_until:
+                if channel not in self._late:
+                    self._late[channel] = []
+                    loop.call_later(LATE_SECONDS, self._send_late, channel)
+                self._late[channel] += payloads
+            elif isinstance(reply, Exception) or reply == 0:
                 self._undelivered(int(channel.rpartition(":")[2]), payloads)
 
         self.counts.sent += len(payloads)
         try:
-            self._commands.send(("PUBLISH", channel, b"".join(parts)), done)
+            self._commands.send(("PUBLISH", channel, b"".join(parts)), done, seconds=AWAY_SECONDS)
         except BusError as error:
             done(error)
 
@@ -172,7 +192,7 @@ class RedisBus:
             if not self._subscribed.done():
                 self._subscribed.set_result(None)
             else:
-                self._forgive_until = self._heard + ALIVE_SECONDS
+                self._forgive()
                 self._seen.clear()
                 self._missed()
 
@@ -255,7 +275,7 @@ class RedisBus:
             words = ("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS, "GET")
             before = await self._commands.ask(*words)
             if not first and before is None:  # we were thought dead (or the engine was restarted)
-                self._forgive_until = loop.time() + ALIVE_SECONDS
+                self._forgive()
                 self._missed()
             elif not first and int(before) != self._life:
                 _log.error("another process says that it is worker %d", self.worker)

@@ -102,14 +102,23 @@ class RespConnection(asyncio.Protocol):
             self._io.close()
         self._fail(lambda command: True)
 
-    def send(self, words: tuple[object, ...], done: Callable[[object], None], again: bool = True) -> None:
-        """Queue a command; ``done`` gets the reply or an exception. Raises BusError when too much waits."""
+    def send(
+        self,
+        words: tuple[object, ...],
+        done: Callable[[object], None],
+        again: bool = True,
+        seconds: float | None = None,
+    ) -> None:
+        """Queue a command; ``done`` gets the reply or, after ``seconds`` (`ANSWER_SECONDS`) without, an exception.
+
+        Raises BusError when too much waits.
+        """
         data = hiredis.pack_command(words)
         if self._bytes + len(data) > MAX_WAITING_BYTES or len(self._sent) + len(self._unsent) >= MAX_WAITING:
             raise BusError("too many commands wait for the bus")
         loop = asyncio.get_running_loop()
         self._bytes += len(data)
-        self._unsent.append(_Command(data, done, again, loop.time() + ANSWER_SECONDS))
+        self._unsent.append(_Command(data, done, again, loop.time() + (seconds or ANSWER_SECONDS)))
         if not self._flushing and self._io is not None:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -160,10 +169,10 @@ class RespConnection(asyncio.Protocol):
     def check(self) -> None:
         """To be called about once a second: fails what waited too long, cuts a connection that does not answer."""
         now = asyncio.get_running_loop().time()
-        if self._sent and self._sent[0].deadline < now and self._io is not None:
+        if self._io is not None and any(command.deadline < now for command in self._sent):
             _log.warning("the bus does not answer; connecting again")
             self.abort()
-        elif self._unsent and self._unsent[0].deadline < now:
+        else:
             self._fail(lambda command: command.deadline < now)
 
     def _fail(self, which: Callable[[_Command], bool]) -> None:

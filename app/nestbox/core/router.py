@@ -12,6 +12,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
+from nestbox.bus import BusError
 from nestbox.core.deliveries import Deliveries
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
@@ -342,7 +343,10 @@ class Router:
     async def undelivered(self, worker: int, payload: bytes) -> None:
         """Nobody took what we sent to another worker: forget its sessions, then find another way for the stanza."""
         registry = self._server.registry
-        await registry.worker_lost(worker)
+        try:
+            await registry.worker_lost(worker)
+        except BusError as error:
+            _log.warning("worker %d could not be reached, and the bus is away: %s", worker, error)
         op = registry.decode(payload)
         if isinstance(op, Deliver):
             await self.reroute(op.bare, op.data)

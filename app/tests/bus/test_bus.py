@@ -307,6 +307,7 @@ def test_the_engine_is_restarted(run, valkey, fast_heart):
 
 def test_commands_fail_in_time_when_the_bus_stays_away(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.resp.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("nestbox.bus.redis.AWAY_SECONDS", 0.5)
 
     async def scenario():
         async with workers(valkey.url, 1) as [one]:

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 
+import pytest
+
 from nestbox.store import open_store
 from tests.live.conftest import DOMAIN
 
@@ -117,3 +119,46 @@ async def test_chat_goes_on_after_the_bus_was_restarted(cluster, person, valkey)
                 break
             except TimeoutError:
                 continue
+
+
+async def all_acknowledged(person):
+    """Wait until the server has acknowledged all that somebody sent."""
+    management = person.plugin["xep_0198"]
+    async with asyncio.timeout(20):
+        while management.last_ack < management.seq:
+            management.request_ack()
+            await asyncio.sleep(0.05)
+
+
+async def test_messages_reach_the_store_while_the_bus_is_away(cluster, person, valkey):
+    """They are acknowledged, and whoever could not be reached gets them when it is back."""
+    anna, ben = await person("anna", 1), await person("ben", 2)
+    valkey.kill()
+    for number in range(5):
+        anna.send_message(f"ben@{DOMAIN}", str(number))
+    await all_acknowledged(anna)
+    assert await archived(cluster, "ben") == [str(number) for number in range(5)]
+    valkey.start()
+    assert sorted([(await ben.next_message(20))["body"] for _ in range(5)]) == [str(number) for number in range(5)]
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+async def test_nothing_is_acknowledged_or_delivered_while_the_database_is_away(cluster, person, mariadb):
+    anna, ben = await person("anna", 1), await person("ben", 1)
+    management = anna.plugin["xep_0198"]
+    await all_acknowledged(anna)
+    mariadb.kill()
+    try:
+        handled = management.last_ack
+        anna.send_message(f"ben@{DOMAIN}", "wait")
+        management.request_ack()
+        await anna.plugin["xep_0199"].ping(DOMAIN)  # the server has seen both
+        assert management.last_ack == handled
+        assert management.seq > handled
+        assert ben.messages.empty()
+    finally:
+        mariadb.start()
+    assert (await ben.next_message(20))["body"] == "wait"
+    await all_acknowledged(anna)
+    assert await archived(cluster, "ben") == ["wait"]
+    assert anna.online.is_set() and ben.online.is_set()
