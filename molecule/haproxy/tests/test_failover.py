@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from clients import Client, admin, redispatched, server_states, tls_context, workers_met, xmpp_worker
+from clients import Client, admin, handshake, redispatched, server_states, tls_context, workers_met, xmpp_worker
 from conftest import wait_for
 
 BACKENDS = ["be_http", "be_websocket", "be_bosh", "be_upload", "be_c2s", "be_c2s_tls", "be_components"]
@@ -173,4 +173,23 @@ def test_a_reload_cuts_nobody_off_and_refuses_nobody(host, address, connect):
         stop.set()
         newcomers.join()
     assert not refused, refused[:3]
+    assert all(client.echoes() for client in old)
+
+
+def test_a_renewed_certificate_is_shown_at_once_and_cuts_nobody_off(host, connect):
+    """What role tls does after a renewal: put the file in place, reload."""
+    old = [connect(1), connect(2)]
+    pem = "/etc/nestbox/tls/haproxy.pem"
+    make = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=renewed.test "
+        "-keyout /tmp/new.key -out /tmp/new.pem 2>/dev/null && cat /tmp/new.pem /tmp/new.key"
+    )
+    host.check_output(f"cp -p {pem} /tmp/kept.pem")
+    try:
+        host.check_output(f"{make} >{pem} && systemctl reload haproxy")
+        wait_for(lambda: "renewed.test" in handshake(host), what="the new certificate")
+        assert all(client.echoes() for client in old)
+    finally:
+        host.check_output(f"cp -p /tmp/kept.pem {pem} && systemctl reload haproxy")
+    wait_for(lambda: "renewed.test" not in handshake(host), what="the old certificate")
     assert all(client.echoes() for client in old)
