@@ -108,15 +108,17 @@ def container_name(host) -> str:
     return host.backend.get_hostname()
 
 
-def converge(host, playbook: Path = CONVERGE, *, offline: bool = False, **variables) -> subprocess.CompletedProcess:
+def converge(
+    host, playbook: Path = CONVERGE, *, offline: bool = False, dry: bool = False, **variables
+) -> subprocess.CompletedProcess:
     """Run the scenario's role, or a playbook, on this host once more, with other variables; the caller looks at the result.
 
-    `offline` cuts the controller off from every network; the host is still reached, through Docker's socket.
+    `offline` cuts the controller off from every network; the host is still reached, through Docker's socket. `dry` is --check.
     """
     play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), playbook]
     environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(Path(__file__).parents[1] / "roles")}
     cut_off = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])] if offline else []
-    command = [*cut_off, *play, "-e", json.dumps(variables)]
+    command = [*cut_off, *play, *(["--check"] if dry else []), "-e", json.dumps(variables)]
     return subprocess.run(
         command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )

@@ -127,6 +127,37 @@ def test_a_configuration_that_the_server_refuses_never_lands(host):
     assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
 
 
+def test_a_configuration_with_which_the_server_does_not_start_is_taken_back(host):
+    before = host.file("/etc/nestbox/nestbox.yml").content_string
+    done = converge(host, im_server_tls_certificate="/etc/nestbox/none.pem", im_server_tls_key="/etc/nestbox/none.pem")
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "Worker 1 did not come up on release" in said, said[-3000:]
+    assert "with its configuration is back and serves everybody. Its last words:" in said and "none.pem" in said
+    assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
+    assert converge(host).returncode == 0
+
+
+def test_a_database_of_a_later_generation_is_named_with_the_cure_and_nothing_changes(host):
+    def revision(new: str) -> str:
+        script = (
+            "import sqlite3, sys; c = sqlite3.connect('/var/lib/nestbox/nestbox.db'); n, = sys.argv[1:]\n"
+            "print(c.execute('SELECT version_num FROM alembic_version').fetchone()[0])\n"
+            "c.execute('UPDATE alembic_version SET version_num = ?', [n]); c.commit()"
+        )
+        return host.check_output("runuser -u nestbox -- python3 -c %s %s", script, new).strip()
+
+    before = host.file("/etc/nestbox/nestbox.yml").content_string
+    known = revision("9001")
+    try:
+        done = converge(host, im_server_name="Older")
+        said = " ".join(done.stdout.split())
+    finally:
+        revision(known)
+    assert done.returncode != 0 and "The workers run on as they were" in said, said[-3000:]
+    assert "restore the backup that was made before it was installed" in said
+    assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
+
+
 def test_a_controller_without_a_network_is_told_so_and_nothing_changes(host, tmp_path):
     done = converge(host, offline=True, im_server_cache=str(tmp_path))
     said = " ".join(done.stdout.split())
