@@ -109,7 +109,7 @@ def container_name(host) -> str:
 
 
 def converge(
-    host, playbook: Path = CONVERGE, *, offline: bool = False, dry: bool = False, **variables
+    host, playbook: Path = CONVERGE, *, tags: str = "all", offline: bool = False, dry: bool = False, **variables
 ) -> subprocess.CompletedProcess:
     """Run the scenario's role, or a playbook, on this host once more, with other variables; the caller looks at the result.
 
@@ -118,7 +118,7 @@ def converge(
     play = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", container_name(host), playbook]
     environment = {**os.environ, "ANSIBLE_ROLES_PATH": str(Path(__file__).parents[1] / "roles")}
     cut_off = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])] if offline else []
-    command = [*cut_off, *play, *(["--check"] if dry else []), "-e", json.dumps(variables)]
+    command = [*cut_off, *play, "--tags", tags, *(["--check"] if dry else []), "-e", json.dumps(variables)]
     return subprocess.run(
         command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
