@@ -7,6 +7,7 @@ feeds to the machine's own interpreter.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import hashlib
@@ -15,6 +16,7 @@ import ipaddress
 import json
 import os
 import shlex
+import shutil
 import socket
 import ssl
 import subprocess
@@ -124,7 +126,11 @@ class Appliance:
 
 def find(host: str, inventory: str, ssh_options: list[str]) -> Appliance:
     """The demo when ``host`` is empty, else a host of the inventory, else an address. Raises Unreachable."""
-    options = ["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", *ssh_options]
+    # One connection for all: an appliance lets nobody connect to SSH again and again.
+    sockets = tempfile.mkdtemp(prefix="capacity.")
+    atexit.register(shutil.rmtree, sockets, ignore_errors=True)
+    options = ["-o", "ConnectTimeout=30", "-o", "BatchMode=yes", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+    options += ["-o", f"ControlPath={sockets}/%C", *ssh_options]
     if not host:
         try:
             access = json.loads((ROOT / ".demo" / "access.json").read_text())

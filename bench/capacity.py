@@ -141,7 +141,14 @@ class Run:
         for session in self.sessions:
             session.close()
         print(f"Erasing the {len(self.accounts.names)} test accounts", flush=True)
-        self.accounts.delete_all()
+        for wait in (10, 30, 60, 0):
+            try:
+                self.accounts.delete_all()
+                return
+            except Unreachable as error:
+                print(f"capacity: {error}", file=sys.stderr)
+                time.sleep(wait)
+        raise SystemExit("capacity: the test accounts are still there: the next run erases them first")
 
 
 async def ramp_up(run: Run) -> None:
