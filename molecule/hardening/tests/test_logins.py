@@ -19,7 +19,9 @@ def ssh(host, address):
 
     def run(command: str, *options: str, user: str = "pi", key: Path | str = KEY) -> subprocess.CompletedProcess:
         arguments = ["ssh", *OPTIONS.split(), "-o", "IdentitiesOnly=yes", "-i", str(key), *options, f"{user}@{address}"]
-        return subprocess.run([*arguments, command], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            [*arguments, command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+        )
 
     host.run("ufw --force disable")  # its limit of new SSH connections would hold the test back
     return run
