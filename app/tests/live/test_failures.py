@@ -28,6 +28,17 @@ async def until_archived(cluster, name, count):
     assert len(found) == count
 
 
+async def until_journaled(valkey, person, body):
+    """Wait until the bus has a message that a client was given and has not acknowledged."""
+    reader, writer = await asyncio.open_unix_connection(valkey.socket)
+    async with asyncio.timeout(10):
+        said = b""
+        while f"<body>{body}</body>".encode() not in said:
+            writer.write(f"HVALS nestbox:journal:{person.plugin['xep_0198'].sm_id}\r\n".encode())
+            said = await reader.read(65536)
+    writer.close()
+
+
 async def test_a_session_resumes_on_another_worker(cluster, person):
     anna, ben = await person("anna", 1), await person("ben", 2)
     await ben.lose()
@@ -68,7 +79,7 @@ async def test_acknowledged_messages_survive_a_killed_worker(cluster, person):
     assert len(kept) == len(set(kept))
 
 
-async def test_a_session_goes_on_after_its_worker_was_killed(cluster, person):
+async def test_a_session_goes_on_after_its_worker_was_killed(cluster, person, valkey):
     """What was on its way to the client is replayed by another worker, what the client had sent is there once."""
     anna, ben = await person("anna", 1), await person("ben", 2)
     anna.send_message(f"ben@{DOMAIN}", "before")
@@ -78,6 +89,7 @@ async def test_a_session_goes_on_after_its_worker_was_killed(cluster, person):
         anna.send_message(f"ben@{DOMAIN}", str(number))
         ben.send_message(f"anna@{DOMAIN}", str(number))
     await until_archived(cluster, "anna", 11)  # committed, though nobody was told so
+    await until_journaled(valkey, ben, 4)
     cluster[2].end(signal.SIGKILL)
     ben.abort()
     await ben.wait_until("disconnected", 10)
