@@ -97,8 +97,9 @@ def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host,
             thread.join()
         admin(host, "enable health be_http/w1")
     assert redispatched(host, 1) > before, "nobody met the dead worker: this run shows nothing"
-    # Whoever was in the killed worker's hands comes back as an app does: at most one for each client and death.
-    assert len(cut_off) <= 8 and len(met) > 100, (len(met), cut_off)
+    # Whoever was in the killed worker's hands comes back as an app does. Each client may meet a death twice: the dying
+    # process's socket takes connections for a moment more.
+    assert len(cut_off) <= 16 and len(met) > 100, (len(met), cut_off)
 
 
 def test_a_request_in_a_dying_workers_hands_is_answered_by_another(host, address):
