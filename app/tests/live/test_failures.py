@@ -144,7 +144,7 @@ async def all_acknowledged(person):
 
 async def test_messages_reach_the_store_while_the_bus_is_away(cluster, person, valkey):
     """They are acknowledged; whoever could not be reached finds them in the archive."""
-    anna, ben = await person("anna", 1), await person("ben", 2)
+    anna, _ben = await person("anna", 1), await person("ben", 2)
     valkey.kill()
     for number in range(5):
         anna.send_message(f"ben@{DOMAIN}", str(number))
