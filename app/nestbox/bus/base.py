@@ -58,7 +58,10 @@ class Bus(Protocol):
         """Send to every other worker, in order with ``send``."""
 
     def workers(self) -> set[int]:
-        """The workers that are alive, this one included."""
+        """The workers that are alive, this one included, as far as we have heard."""
+
+    async def living(self) -> set[int]:
+        """The same, asked now: whoever has set a value is found, unless it has died since."""
 
     async def hset(self, key: str, field: str, value: bytes) -> None:
         """Set a field of a hash."""

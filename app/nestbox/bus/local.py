@@ -42,6 +42,10 @@ class LocalBus:
         """See Bus.workers."""
         return {self.worker}
 
+    async def living(self) -> set[int]:
+        """See Bus.living."""
+        return {self.worker}
+
     async def hset(self, key: str, field: str, value: bytes) -> None:
         """See Bus.hset."""
         self._hashes.setdefault(key, {})[field] = value

@@ -54,7 +54,7 @@ class RedisBus:
         self.on_worker_lost: Callable[[int], None] = lambda worker: None
         self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
         self._life = secrets.randbits(32)  # a restarted worker is not the one that it was
-        self._commands = RespConnection(url, self._forgive)
+        self._commands = RespConnection(url, self._up)
         self._subscriber = RespConnection(url, self._subscribe, self._pushed)
         self._handler: Handler = lambda payload: None
         self._subscribed: asyncio.Future[None] | None = None
@@ -67,6 +67,7 @@ class RedisBus:
         self._numbers: dict[str, int] = {}  # by channel: of the last message sent
         self._seen: dict[tuple[int, bytes], tuple[int, int]] = {}  # (worker, channel) -> life, number
         self._heard = 0.0
+        self._beaten = 0.0  # loop time of the last heartbeat that the engine took
 
     @property
     def connected(self) -> bool:
@@ -106,6 +107,16 @@ class RedisBus:
         """See Bus.workers."""
         return {self.worker, *self._alive} - {0}
 
+    async def living(self) -> set[int]:
+        """See Bus.living."""
+        return {self.worker, *await self._ask_alive()} - {0}
+
+    async def _ask_alive(self) -> dict[int, int]:
+        values = await self._commands.ask("MGET", *[self._alive_key(worker) for worker in range(MAX_WORKERS)])
+        found = {worker: int(value) for worker, value in enumerate(values) if value is not None}
+        found.pop(self.worker, None)
+        return found
+
     # sending
 
     def send(self, worker: int, payload: bytes) -> None:
@@ -137,6 +148,12 @@ class RedisBus:
     def _forgive(self) -> None:
         """The engine is there again: give the other workers time to come back to it, too."""
         self._forgive_until = asyncio.get_running_loop().time() + ALIVE_SECONDS
+
+    def _up(self) -> None:
+        """Say that we live before we set any value, or others would think that it is a dead worker's."""
+        self._forgive()
+        if self.worker:
+            self._commands.send_first("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS)
 
     def _send_late(self, channel: str) -> None:
         self._publish(channel, self._late.pop(channel))
@@ -274,16 +291,15 @@ class RedisBus:
         if self.worker:
             words = ("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS, "GET")
             before = await self._commands.ask(*words)
-            if not first and before is None:  # we were thought dead (or the engine was restarted)
+            late, self._beaten = loop.time() - self._beaten > ALIVE_SECONDS, loop.time()
+            if not first and (late or before is None):  # we were thought dead (or the engine was restarted)
                 self._forgive()
                 self._missed()
             elif not first and int(before) != self._life:
                 _log.error("another process says that it is worker %d", self.worker)
         # Comes back over the subscription, which shows that it works.
         self._commands.send(("PUBLISH", f"{_PREFIX}worker:{self.worker}", _HEAD.pack(self.worker, 0, 0)), _ignore)
-        values = await self._commands.ask("MGET", *[self._alive_key(worker) for worker in range(MAX_WORKERS)])
-        found = {worker: int(value) for worker, value in enumerate(values) if value is not None}
-        found.pop(self.worker, None)
+        found = await self._ask_alive()
         for worker, life in found.items():
             self._met(worker, life)
         if loop.time() >= self._forgive_until:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nestbox.core.session import Session, Snapshot
+from nestbox.store.errors import StoreError
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -30,6 +31,11 @@ _COUNTS = struct.Struct("!II")  # received from the client, acknowledged by it; 
 _WHAT, _HOW_FAR = "what", "counts"  # fields beside those of the stanzas, whose names are their numbers
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+def _later(received: int, stored: int | None) -> int:
+    """The one that counts more, modulo 2**32."""
+    return stored if stored is not None and 0 < (stored - received) % _WRAP < _WRAP // 2 else received
 
 
 def _key(sm_id: str) -> str:
@@ -124,6 +130,21 @@ class Journal:
         what = await self._bus.hget(_key(sm_id), _WHAT)
         return None if what is None else _decode(what).entry.bare
 
+    async def stored(self, sm_id: str) -> int | None:
+        """How far a session has counted by the store: its worker may have committed something after it was held for
+        dead. None where that is not known."""
+        try:
+            return await self._server.store.streams.received(sm_id)
+        except StoreError:  # then its client may send again what is stored
+            return None
+
+    @staticmethod
+    def at_least(raw: bytes, stored: int | None) -> bytes:
+        """The snapshot of a session that has counted as far as the store says, if not further."""
+        snapshot = _decode(raw)
+        received = _later(snapshot.received, stored)
+        return raw if received == snapshot.received else _encode(msgspec.structs.replace(snapshot, received=received))
+
     def discard(self, sm_id: str) -> None:
         """Remove the journal of a session that was recovered."""
         self._bus.discard(_key(sm_id))
@@ -139,9 +160,8 @@ class Journal:
         if what is None or counts is None or not await self._bus.hdel(_key(sm_id), _WHAT):
             return None
         received, acked = _COUNTS.unpack_from(counts)
+        received = _later(received, stored)
         given = array("Q", counts[_COUNTS.size :]).tolist()
-        if stored is not None and 0 < (stored - received) % _WRAP < _WRAP // 2:
-            received = stored
         numbers = sorted((int(number) - acked) % _WRAP for number in fields)
         queue = [fields[str((acked + number) % _WRAP)] for number in numbers if 0 < number < _WRAP // 2]
         found = {"received": received, "acked": acked, "queue": queue, "given": given, "recovered": True}

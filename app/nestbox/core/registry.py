@@ -192,7 +192,7 @@ class Registry:
         self._handlers: dict[type, Callable[..., None]] = {}
         self._parts: dict[str, tuple[Callable[[int, bytes], None], Callable[[int, bytes], None]]] = {}
         self.on(Part, self._part)
-        # Called for a session of ours that another worker has taken over, as it held us for dead.
+        # Called for a session of ours that another worker has taken over or put away, as it held us for dead.
         self.fenced: Callable[[Session], None] = lambda session: None
         # Puts the session of a dead worker away for its client, by its stream's id; False where that cannot be.
         self.recover: Callable[[str], Awaitable[bool]] = _cannot
@@ -267,7 +267,7 @@ class Registry:
     async def reload(self) -> None:
         """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
         raw = await self._bus.hgetall(KEY)
-        alive = self._bus.workers() | {self.worker}
+        alive = await self._bus.living() | {self.worker}  # asked after: who has just entered a session is found
         self._entries, dead = {}, []
         for full, value in raw.items():
             entry = _decode_entry(value)
@@ -375,7 +375,11 @@ class Registry:
             if held is not None and held.sm_id is not None and held.sm_id == op.entry.stream:
                 self.fenced(held)
         elif isinstance(op, Drop):
-            self._drop(op.bare, op.resource, op.uid, op.parked)
+            held = self.sessions.get(f"{op.bare}/{op.resource}")
+            if op.parked and held is not None and held.entry.uid == op.uid:
+                self.fenced(held)
+            else:
+                self._drop(op.bare, op.resource, op.uid, op.parked)
         else:
             self._handlers[type(op)](op)
 

@@ -382,11 +382,14 @@ class Resumption:
         raw = await bus.get(f"sm:{sm_id}")
         if raw is None or _decode(raw).entry.bare != user.jid:
             return False
+        stored = None
+        if self._journal is not None and _decode(raw).recovered:
+            stored = await self._journal.stored(sm_id)
         raw = await bus.take(f"sm:{sm_id}")  # of several workers, one gets it
         if raw is None:
             return False
         await bus.hdel(PARKED, sm_id)
-        self._adopt(raw, user)
+        self._adopt(Journal.at_least(raw, stored), user)
         return True
 
     async def end_parked(self) -> None:

@@ -305,6 +305,22 @@ def test_the_engine_is_restarted(run, valkey, fast_heart):
     run(scenario())
 
 
+def test_whoever_has_set_a_value_is_found_alive_after_the_engine_was_restarted(run, valkey):
+    """A worker that starts meanwhile must not hold the others for dead."""
+
+    async def scenario():
+        async with workers(valkey.url, 2) as [one, two]:
+            await asyncio.to_thread(valkey.stop)
+            await until_away(one.bus, two.bus)
+            one.bus.post("h", {"f": b"v"})
+            await asyncio.to_thread(valkey.start)
+            while not await two.bus.hgetall("h"):
+                pass
+            assert await two.bus.living() == {1, 2}
+
+    run(scenario())
+
+
 def test_commands_fail_in_time_when_the_bus_stays_away(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.resp.ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("nestbox.bus.redis.AWAY_SECONDS", 0.5)

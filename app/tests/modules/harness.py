@@ -124,6 +124,9 @@ class FakeBus:
     async def take(self, key: str) -> bytes | None:
         return self.hub.values.pop(key, None)
 
+    async def living(self) -> set[int]:
+        return self.workers()
+
     def workers(self) -> set[int]:
         return set(self.hub.buses)
 

@@ -207,6 +207,35 @@ async def test_a_worker_thought_dead_does_not_take_back_what_was_put_away(world)
     assert await bob.resume(worker=1)
 
 
+async def test_a_worker_thought_dead_hears_of_it(world):
+    """What it committed before that counts for whoever takes the session up."""
+    bob = await WireClient.login(world, "bob")
+    alice = await world.client("alice", worker=2)
+    write_journals(world)
+    recover = world.servers[2].registry.worker_lost(1)
+    bob.say(ALICE, "still here")
+    await bob.answered()
+    await recover
+    await bob.until(lambda: bob.pipe.closed)
+    assert await bob.resume(worker=1)
+    await bob.answered()
+    await world.settle()
+    assert [message.element.findtext("{jabber:client}body") for message in alice.received] == ["still here"]
+
+
+async def test_an_acknowledgement_is_never_taken_back(world):
+    """Nothing was written since it was given, neither a row nor the journal in its own time."""
+    bob = await WireClient.login(world, "bob")
+    write_journals(world)
+    bob.send("<presence><show>away</show></presence>")
+    await bob.answered()
+    handled = bob.acked
+    world.kill(1)
+    bob.vanish()
+    assert await bob.resume(worker=2)
+    assert bob.acked == handled
+
+
 async def test_an_acknowledged_stanza_is_not_written(world):
     alice = await world.client("alice", worker=2)
     bob = await WireClient.login(world, "bob")
