@@ -1,9 +1,8 @@
 """XEP-0160, Offline Messages (RFC 6121, section 8.5.2.2): what came while nobody was there.
 
 A message that no session took is committed with the sender's batch and handed out, oldest first, to the first session
-that becomes available with a priority that is not negative. A row is deleted once its message is in the session's queue
-of unacknowledged stanzas: that queue moves with the session, and what is left in it at the end comes back here.
-(Deleting only after the client's acknowledgement would also outlive a killed worker; the archive does that.)
+that becomes available with a priority that is not negative. Its row is deleted when it goes into the session's queue of
+unacknowledged stanzas: that queue moves with the session, and what is left in it at the end comes back here.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from nestbox.core.ids import id_to_ms
 from nestbox.modules import Xep
 from nestbox.modules.archive import timestamp
 from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
+from nestbox.modules.stanza_ids import stanza_id_bytes
 from nestbox.store.errors import StoreBusy
 from nestbox.wire import ns
 from nestbox.wire.element import el
@@ -162,25 +162,44 @@ class _Offline:
                 session.user.offline = session.user.offline or bool(rows)
                 if not rows or not _ready(session):
                     break
-                given = []
-                for row_id, data in rows:
-                    if not self._has_room(session, len(data)):
-                        break
-                    session.send(data, stored_id=row_id)
-                    given.append(row_id)
-                if given:
-                    await self._server.resumption.keep(session)  # whoever finds the rows knows that it has them
-                    await self._server.store.offline.delete(user_id, given)
+                given = self._that_fit(session, rows)
+                await self._give(session, given)
                 if len(given) < len(rows):
                     await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
             self._counts.pop(user_id, None)
 
-    def _has_room(self, session: Session, size: int) -> bool:
-        """Whether the client has acknowledged enough to be sent more: half of the limits is left for live messages."""
+    async def _give(self, session: Session, rows: list[tuple[int, bytes]]) -> None:
+        """Send messages and delete them. Those that the archive has are deleted first: where the worker dies in between
+        they are there, and nobody is sent them twice. The others are sent first, or they might be nowhere."""
+        user, store = session.user, self._server.store.offline
+        archived = [row_id for row_id, data in rows if stanza_id_bytes(user.jid, row_id) in data]
+        others = [row_id for row_id, _ in rows if row_id not in archived]
+        try:
+            if archived:
+                await store.delete(user.id, archived)
+        finally:  # also where it is not known whether they are deleted
+            for row_id, data in rows:
+                if session.ended:
+                    self._server.spawn(self._server.router.reroute(user.jid, data))
+                else:
+                    session.send(data, stored_id=row_id)
+        if others:
+            await self._server.resumption.keep(session)  # whoever finds the rows knows that it has them
+            await store.delete(user.id, others)
+
+    def _that_fit(self, session: Session, rows: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Those for which the client has acknowledged enough: half of the limits is left for live messages."""
         sm, limits = session.sm, self._server.config.limits
-        if sm is None or len(sm) == 0:
-            return True
-        return 2 * len(sm) < limits.unacked_stanzas and 2 * (sm.size + size) < limits.unacked_bytes
+        if sm is None:
+            return rows
+        count, size = len(sm), sm.size
+        fit = []
+        for row in rows:
+            count, size = count + 1, size + len(row[1])
+            if count > 1 and (2 * count > limits.unacked_stanzas or 2 * size > limits.unacked_bytes):
+                break
+            fit.append(row)
+        return fit
 
 
 def _ready(session: Session) -> bool:
