@@ -36,8 +36,14 @@ bench: venv  ## Measure the IM server, or compare: make bench PEER=ejabberd|pros
 chaos: venv  ## Kill workers, Valkey and MariaDB under load and look for lost messages (ARGS="--kills 100 --seed 2")
 	@bench/chaos $(ARGS)
 
+security: venv  ## Scan the demo of both releases, or of one (OS=24.04), and print each figure beside its goal
+	@.venv/bin/python scripts/security $(if $(filter file,$(origin OS)),,$(OS))
+
 capacity: venv  ## See how many users an appliance holds: the demo, or HOST=... (ARGS="--help" lists the options)
 	@bench/capacity $(HOST) $(ARGS)
+
+test-vm:  ## Prove on a real kernel, in a QEMU machine, what containers cannot (as root)
+	@scripts/test-vm
 
 requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 	uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
@@ -46,4 +52,4 @@ requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)
 clean:  ## Remove the virtual environment and the tests' leftovers
 	rm -rf .venv .ansible .test .cache
 
-.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos capacity requirements clean
+.PHONY: help venv demo demo-down serve test lint test-app molecule bench chaos capacity test-vm security requirements clean

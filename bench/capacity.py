@@ -3,7 +3,7 @@
 Half of the sessions come over TLS on 5223, half over WebSocket on 443, all from this one process. In each step more log
 in, then pairs chat for some seconds; when all sessions that are allowed are there, the messages grow instead. The test
 accounts (capacity-test-...) are made over SSH and erased at the end, whatever happens. To let an appliance of your own
-take so many connections from one address, put that address into haproxy_unlimited_sources first.
+take so many connections from one address, put that address into nestbox_trusted_addresses first.
 """
 
 from __future__ import annotations

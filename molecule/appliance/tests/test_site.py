@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from clients import DOMAIN
-from conftest import container_name, port_state, wait_for
+from conftest import container_name, converge, port_state, wait_for
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClosedError
 
@@ -68,6 +68,12 @@ def test_administrator_got_a_random_password_and_can_log_in(host, appliance):
             await admin.plugin["xep_0199"].send_ping(DOMAIN)
 
     asyncio.run(log_in())
+
+
+def test_one_role_runs_alone(host):
+    """`--tags web_client`, as the README says, though other roles did not look at the host."""
+    done = converge(host, Path(__file__).parents[3] / "playbooks" / "site.yml", tags="web_client")
+    assert done.returncode == 0 and "changed=0" in done.stdout, done.stdout[-2000:]
 
 
 def test_self_check_is_good_and_can_be_bad(host, appliance):

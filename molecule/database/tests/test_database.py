@@ -1,7 +1,7 @@
 """Role database: only the right user gets in, without a password and without a port, and what was committed stays."""
 
 import pytest
-from conftest import converge, unit_properties, wait_for
+from conftest import assert_confined, assert_limited, converge, exposure, unit_properties, wait_for
 
 
 @pytest.fixture
@@ -55,9 +55,20 @@ def test_there_are_no_nameless_accounts_and_no_test_database(sql):
 
 
 def test_nothing_listens_on_the_network(host):
-    listeners = host.check_output("ss -Hltnp")
-    assert "mariadbd" not in listeners and ":3306" not in listeners, listeners
-    assert "mariadbd" in host.check_output("ss -Hlxp"), "else the line above looked for the wrong name"
+    inside = f"nsenter --net --target {unit_properties(host, 'mariadb')['MainPID']} ss"  # its network is its own
+    assert host.check_output(f"{inside} -Hltun") == ""
+    assert "mariadbd" in host.check_output(f"{inside} -Hlxp"), "else the line above looked in the wrong place"
+
+
+def test_the_process_is_confined(host):
+    pid = unit_properties(host, "mariadb")["MainPID"]
+    status = host.check_output("cat /proc/%s/status", pid)
+    assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
+    assert host.check_output("ps -o user= -p %s", pid).strip() == "mysql"
+    can = assert_confined(host, "mariadb", ["UNIX"])
+    assert can["interfaces"] == ["lo"] and can["capabilities"] == 0
+    assert exposure(host, "mariadb") <= 2.0
+    assert_limited(host, "mariadb")
 
 
 def test_every_character_survives(sql):

@@ -60,6 +60,10 @@ class Client:
         if post:
             lines.append(f"Content-Length: {len(post)}")
         self.socket.sendall("\r\n".join([*lines, "", post]).encode())
+        return self.answer()
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read the answer to what was sent, as `request` returns it."""
         status = int(self.file.readline().split()[1])
         answered = {}
         while line := self.file.readline().strip():

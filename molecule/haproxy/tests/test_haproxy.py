@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 from clients import Client, admin, handshake, tls_context
-from conftest import port_state, unit_properties, wait_for
+from conftest import assert_confined, assert_limited, exposure, port_state, unit_properties, wait_for
 
 
 def test_http_leads_to_https_without_the_port(address):
@@ -48,6 +48,28 @@ def test_a_worker_learns_who_calls_over_https_and_cannot_be_lied_to(host, addres
     told = [(name.lower(), value) for name, value in json.loads(body)["headers"]]
     assert ("x-forwarded-for", own) in told and ("x-forwarded-proto", "https") in told
     assert "1.2.3.4" not in str(told) and "evil" not in str(told), told
+
+
+def test_a_browser_is_told_what_it_may_not_do_even_by_haproxys_own_answers(host, address):
+    told = {
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+    }
+    with Client(address, 80) as client:
+        answers = [client.request("/"), client.request("/.well-known/acme-challenge/token")]
+    with Client(address, 80) as client:
+        client.socket.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answers.append(client.answer())
+    with Client(address, 443, tls_context(host, "http/1.1")) as client:
+        answers.append(client.request("/"))
+    assert [status for status, _, _ in answers] == [301, 503, 400, 200]
+    for status, headers, _ in answers:
+        assert told.items() <= headers.items(), (status, headers)
+        assert "frame-ancestors 'none'" in headers["content-security-policy"], (status, headers)
+        assert "camera=()" in headers["permissions-policy"], (status, headers)
 
 
 @pytest.mark.parametrize(("port", "offered"), [(443, "h2"), (443, "http/1.1"), (5223, "xmpp-client")])
@@ -165,12 +187,14 @@ def test_one_source_cannot_ask_without_end(host):
 def test_the_process_is_confined(host):
     master = unit_properties(host, "haproxy")["MainPID"]
     worker = host.check_output("pgrep -P %s", master).split()[0]
-    assert host.check_output("ps -o user=,group= -p %s", worker).split() == ["haproxy", "nestbox"]
     for process in (master, worker):
+        assert host.check_output("ps -o user=,group= -p %s", process).split() == ["haproxy", "nestbox"]
         status = host.check_output("cat /proc/%s/status", process)
         assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status
-    assert host.run("nsenter --target %s --mount touch /etc/haproxy/written", master).rc != 0
-    assert host.run("nsenter --target %s --mount touch /run/haproxy/written", master).rc == 0
+    can = assert_confined(host, "haproxy", ["UNIX", "INET", "INET6"])
+    assert can["uid"] != 0 and can["capabilities"] == 1 << 10, "CAP_NET_BIND_SERVICE alone"
+    assert exposure(host, "haproxy") <= 1.5
+    assert_limited(host, "haproxy")
     wanted = int(unit_properties(host, "haproxy")["LimitNOFILE"])
     assert wanted == 4500
 

@@ -13,17 +13,21 @@ def as_before(host):
     host.check_output("cp /tmp/haproxy.cfg /etc/haproxy/haproxy.cfg && systemctl reload-or-restart haproxy")
 
 
-def test_by_address_every_connection_meets_one_worker_and_a_cpu_without_aes_gets_chacha20(
+def test_by_address_one_worker_is_met_and_a_cpu_without_aes_gets_chacha20_and_modern_is_tls_1_3(
     host, address, release, as_before
 ):
-    """One run for both, since it takes long. A Pi 4 has no AES; a client that would take either cipher then gets CHACHA20."""
+    """One run for all, since it takes long. A Pi 4 has no AES; a client that would take either cipher then gets CHACHA20."""
     either = ["-ciphersuites", "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"]
     if host.run("grep -qwE '^(flags|Features).* aes' /proc/cpuinfo").rc == 0:
         assert "Cipher is TLS_AES_128_GCM_SHA256" in handshake(host, *either)
-    ran = converge(host, haproxy_balance="hash" if release >= "26" else "source", haproxy_aes=False)
+    ran = converge(
+        host, haproxy_balance="hash" if release >= "26" else "source", haproxy_aes=False, haproxy_tls_policy="modern"
+    )
     assert ran.returncode == 0, ran.stdout
     wait_for(lambda: len(set(workers_met(address, 12))) == 1, what="one worker for one address")
     assert "Cipher is TLS_CHACHA20_POLY1305_SHA256" in handshake(host, *either)
+    old = "openssl s_client -connect 127.0.0.1:443 -tls1_2 </dev/null"
+    assert "alert protocol version" in host.run(old).stderr, "the modern policy"
 
 
 def test_a_taken_port_is_named_in_one_sentence(host, address):

@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from conftest import converge, unit_properties, wait_for
+import yaml
+from conftest import assert_confined, assert_limited, converge, exposure, unit_properties, wait_for
 
 WORKER = "nestbox@1.service"
 CURRENT = "/opt/nestbox/current"
@@ -66,12 +67,12 @@ def test_worker_has_no_capability_and_a_system_call_filter(host):
     status = dict(re.findall(r"^(\w+):\s+(\S+)", host.file(f"/proc/{pid(host)}/status").content_string, re.MULTILINE))
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert_confined(host, WORKER, ["UNIX", "INET", "INET6"])
 
 
 @pytest.mark.parametrize("unit", [WORKER, "nestbox-maintenance.service"])
 def test_exposure_is_low(host, unit):
-    said = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
-    assert float(re.search(r": ([\d.]+) ", said)[1]) <= 1.0
+    assert exposure(host, unit) <= 1.0
 
 
 def test_limits_are_the_variables(host):
@@ -79,6 +80,7 @@ def test_limits_are_the_variables(host):
     assert shown["MemoryMax"] == str(512 * 1024 * 1024)
     assert float(shown["CPUQuotaPerSecUSec"].removesuffix("s")) == 1.5
     assert shown["LimitNOFILE"] == "65536"
+    assert_limited(host, WORKER)
 
 
 def test_a_killed_worker_comes_back(host):
@@ -113,10 +115,46 @@ def test_configuration_is_readable_by_the_server_only(host):
     assert (file.user, file.group, file.mode) == ("root", "nestbox", 0o640)
 
 
+def test_whom_no_limit_by_address_holds_for_is_told_to_the_server(host):
+    limits = yaml.safe_load(host.file("/etc/nestbox/nestbox.yml").content_string)["limits"]
+    assert limits["trusted_addresses"] == ["127.0.0.0/8", "::1", "10.0.0.0/8"]
+
+
 def test_a_configuration_that_the_server_refuses_never_lands(host):
     before = host.file("/etc/nestbox/nestbox.yml").content_string
     done = converge(host, im_server_domain="-no-domain-.test")
     assert done.returncode != 0 and "failed to validate" in done.stdout
+    assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
+
+
+def test_a_configuration_with_which_the_server_does_not_start_is_taken_back(host):
+    before = host.file("/etc/nestbox/nestbox.yml").content_string
+    done = converge(host, im_server_tls_certificate="/etc/nestbox/none.pem", im_server_tls_key="/etc/nestbox/none.pem")
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "Worker 1 did not come up on release" in said, said[-3000:]
+    assert "with its configuration is back and serves everybody. Its last words:" in said and "none.pem" in said
+    assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
+    assert converge(host).returncode == 0
+
+
+def test_a_database_of_a_later_generation_is_named_with_the_cure_and_nothing_changes(host):
+    def revision(new: str) -> str:
+        script = (
+            "import sqlite3, sys; c = sqlite3.connect('/var/lib/nestbox/nestbox.db'); n, = sys.argv[1:]\n"
+            "print(c.execute('SELECT version_num FROM alembic_version').fetchone()[0])\n"
+            "c.execute('UPDATE alembic_version SET version_num = ?', [n]); c.commit()"
+        )
+        return host.check_output("runuser -u nestbox -- python3 -c %s %s", script, new).strip()
+
+    before = host.file("/etc/nestbox/nestbox.yml").content_string
+    known = revision("9001")
+    try:
+        done = converge(host, im_server_name="Older")
+        said = " ".join(done.stdout.split())
+    finally:
+        revision(known)
+    assert done.returncode != 0 and "The workers run on as they were" in said, said[-3000:]
+    assert "restore the backup that was made before it was installed" in said
     assert host.file("/etc/nestbox/nestbox.yml").content_string == before and healthy(host)
 
 

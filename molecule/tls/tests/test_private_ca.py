@@ -27,8 +27,8 @@ def test_a_client_that_trusts_the_authority_accepts_every_host(host):
 def test_the_certificate_is_what_phones_accept(host):
     text = host.check_output("openssl x509 -in %s/fullchain.pem -noout -text", TLS)
     assert "ASN1 OID: prime256v1" in text
-    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(398 * 86400)).rc == 1
-    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(396 * 86400)).rc == 0
+    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(366 * 86400)).rc == 1
+    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(364 * 86400)).rc == 0
 
 
 @pytest.mark.parametrize("name", ["example.org", "nestbox.test.example.org"])
@@ -53,7 +53,7 @@ def test_a_certificate_that_ends_soon_or_lacks_a_host_is_renewed(host, days, nam
     renew(host)
     assert serial(host) != "serial=07"
     assert_trusted(host, f"{TLS}/ca.pem")
-    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(396 * 86400)).rc == 0
+    assert host.run("openssl x509 -in %s/fullchain.pem -noout -checkend %s", TLS, str(364 * 86400)).rc == 0
     assert reloaded(host) == ALL_RELOADED
     assert host.check_output("sha256sum %s/ca.pem", TLS) == authority, "phones would have to install it again"
 

@@ -1,6 +1,7 @@
 """Role tls, every mode: the files fit, only the right people read the key, and the renewal repairs what is broken."""
 
 from certificate import ALL_RELOADED, TLS, assert_consistent, reloaded, renew, serial
+from conftest import assert_confined, exposure
 
 
 def test_a_server_starts_with_what_the_workers_read(host):
@@ -22,7 +23,8 @@ def test_only_root_and_the_group_read_the_key(host):
     host.run("id worker >/dev/null 2>&1 || useradd --groups nestbox worker; id other >/dev/null 2>&1 || useradd other")
     assert host.run("su worker -c 'cat %s/key.pem'", TLS).rc == 0
     assert host.run("su other -c 'cat %s/key.pem'", TLS).rc != 0
-    assert host.run("su worker -c 'cat %s/haproxy.pem'", TLS).rc != 0
+    assert host.run("su worker -c 'cat %s/haproxy.pem'", TLS).rc == 0
+    assert host.run("su other -c 'cat %s/haproxy.pem'", TLS).rc != 0
     assert host.run("su worker -c 'ls %s/ca'", TLS).rc != 0
     assert host.run("su other -c 'cat %s/fullchain.pem'", TLS).rc == 0
 
@@ -32,6 +34,13 @@ def test_a_second_run_changes_nothing(host):
     renew(host)
     assert host.check_output(f"stat -c '%i %Y' {TLS}/*.pem") == before
     assert reloaded(host) == []
+
+
+def test_the_timers_unit_is_confined(host):
+    acme = "-acme-" in host.backend.get_hostname()
+    can = assert_confined(host, "nestbox-tls-renew", ["UNIX", "INET", "INET6", "NETLINK"] if acme else ["UNIX"])
+    assert can["capabilities"] == (1 << 10 | 1 if acme else 1), "CAP_CHOWN, and CAP_NET_BIND_SERVICE for certbot"
+    assert exposure(host, "nestbox-tls-renew") <= 2.0
 
 
 def test_the_timer_will_run(host):
