@@ -55,6 +55,7 @@ def setup(server: Server) -> None:
     server.hooks.session_available.add(offline.available)
     server.hooks.session_resumed.add(offline.available)
     server.registry.on(reg.Waiting, offline.arrived)
+    server.registry.reloaded.add(lambda: server.spawn(offline.look()))
     server.bound.append(offline.clear)
     server.host_features.add("msgoffline")  # XEP-0160, section 5
 
@@ -127,6 +128,13 @@ class _Offline:
             if session is not None and _ready(session):
                 self._server.spawn(self._hand_out(session))
                 return
+
+    async def look(self) -> None:
+        """Hand out what waits for those who are here: the bus was away, and may not have said that it came."""
+        waiting = await self._server.store.offline.owners()
+        for session in list(self._server.registry.sessions.values()):
+            if session.user.id in waiting and _ready(session):
+                self._server.spawn(self._hand_out(session))
 
     def available(self, session: Session) -> None:
         if session.user.offline and _ready(session):

@@ -39,3 +39,8 @@ class Offline:
         query = select(func.count()).select_from(offline).where(offline.c.user_id == user_id)
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one()
+
+    async def owners(self) -> set[int]:
+        """The ids of the accounts for which messages wait."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(offline.c.user_id).distinct())).scalars())

@@ -143,14 +143,15 @@ async def all_acknowledged(person):
 
 
 async def test_messages_reach_the_store_while_the_bus_is_away(cluster, person, valkey):
-    """They are acknowledged; whoever could not be reached finds them in the archive."""
-    anna, _ben = await person("anna", 1), await person("ben", 2)
+    """They are acknowledged, and whoever could not be reached gets them when it is back."""
+    anna, ben = await person("anna", 1), await person("ben", 2)
     valkey.kill()
     for number in range(5):
         anna.send_message(f"ben@{DOMAIN}", str(number))
     await all_acknowledged(anna)
     assert await archived(cluster, "ben") == [str(number) for number in range(5)]
     valkey.start()
+    assert sorted([(await ben.next_message(20))["body"] for _ in range(5)]) == [str(number) for number in range(5)]
 
 
 @pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)

@@ -51,6 +51,22 @@ async def waiting(world) -> int:
     return await store.offline.count((await store.accounts.get("bob")).id)
 
 
+async def test_what_came_while_the_bus_was_away_is_handed_out_when_it_is_back(world, alice):
+    bob = await world.client("bob", worker=2, presence=None)
+    handlers = {worker: bus.handler for worker, bus in world.hub.buses.items()}
+    for bus in world.hub.buses.values():
+        bus.handler = lambda payload: None
+    await bob.send("<presence/>")
+    await say(alice, "1", "2")  # whose worker holds bob for away
+    assert await waiting(world) == 2
+    for worker, bus in world.hub.buses.items():
+        bus.handler = handlers[worker]
+    await world.servers[2].bus_was_away()
+    await world.settle()
+    assert bodies(bob) == ["1", "2"]
+    assert await waiting(world) == 0
+
+
 @pytest.mark.parametrize("worker", [1, 2])
 async def test_messages_wait_and_come_once_in_order(world, alice, worker):
     await say(alice, "1", "2", "3")
