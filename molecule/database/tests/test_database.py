@@ -71,6 +71,14 @@ def test_the_process_is_confined(host):
     assert_limited(host, "mariadb")
 
 
+def test_an_update_leaves_no_program_with_the_rights_of_root(host):
+    """The package's script does the same: the bit, then a restart."""
+    tool = "/usr/lib/mysql/plugin/auth_pam_tool_dir/auth_pam_tool"
+    assert host.file(tool).mode == 0o755
+    host.check_output(f"chmod u+s {tool} && systemctl restart mariadb")
+    assert host.file(tool).mode == 0o755
+
+
 def test_every_character_survives(sql):
     text = "Grüße 你好 👩‍👩‍👧 😀"
     assert value(
