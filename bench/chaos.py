@@ -3,7 +3,7 @@
 Pairs of clients chat with stream management (XEP-0198) through HAProxy, half of them over TCP and half over WebSocket;
 each message carries its sender and a number. Whoever loses its connection comes back, resumes where it can and sends
 again what was not acknowledged, as a good client does. At the end every acknowledged message must be in the recipient's
-archive, none may have been given twice, and no acknowledgement may have been withdrawn.
+archive, none may have been given twice or sent back with an error, and no acknowledgement may have been withdrawn.
 
 What is reported beside that: messages that their recipient was given under two ids, and those that stand in the archive
 under two: sent again by their client, since nobody had acknowledged them. And messages that are only in the archive:
@@ -29,7 +29,7 @@ from chaos_people import BODY, SM, Person
 from nestbox.store import open_store
 from peers import DOMAIN, users
 
-PROMISES = ("lost", "out of order", "given twice", "taken back")
+PROMISES = ("lost", "refused", "out of order", "given twice", "taken back")
 SETTLE_SECONDS = 20  # in which the last messages reach their recipients
 
 
@@ -101,7 +101,8 @@ async def judge(cluster: Cluster, people: Sequence[Person]) -> dict[str, int]:
             kept = await _archived(store, peer.user, person.user)
             first = list(dict.fromkeys(kept))
             verdict["acknowledged"] += len(person.acknowledged)
-            verdict["lost"] += len(person.acknowledged - set(kept))
+            verdict["lost"] += len(person.acknowledged - set(kept) - person.refused)
+            verdict["refused"] += len(person.refused)
             verdict["out of order"] += _backward(first)
             verdict["given twice"] += sum(count - 1 for count in peer.given.values())
             verdict["taken back"] += person.taken_back

@@ -90,6 +90,7 @@ class Person:
         self.number = 0
         self.unacked: deque[tuple[int | None, str]] = deque()
         self.acknowledged: set[int] = set()
+        self.refused: set[int] = set()  # came back with an error
         self.given: Counter[str] = Counter()  # stanza id -> how often
         self.heard: Counter[int] = (
             Counter()
@@ -162,7 +163,9 @@ class Person:
             for child in element.iterfind(STANZA_ID):
                 self.given[child.get("id", "")] += 1
             sender, _, number = element.findtext("{jabber:client}body", "").partition(" ")
-            if sender == self.peer:
+            if element.get("type") == "error":
+                self.refused.add(int(element.get("id", "0")))
+            elif sender == self.peer:
                 self.heard[int(number)] += 1
         elif element.tag == f"{{{SM}}}r":
             link.send(f"<a xmlns='{SM}' h='{self.handled}'/>")

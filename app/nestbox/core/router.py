@@ -188,7 +188,7 @@ class Router:
         return self._message_warm(context)
 
     async def _message_cold(self, context: MessageContext) -> int:
-        context.recipient = await self._server.users.load(context.to.local) or ABSENT
+        context.recipient = await self._server.users.await_account(context.to.local) or ABSENT
         outcome = self._message_warm(context)
         return outcome if isinstance(outcome, int) else await outcome
 
@@ -365,7 +365,7 @@ class Router:
         to = parse_jid(stanza.to)
         if to.bare != bare or stanza.from_ == bare:
             return  # what the server made for this session alone: a carbon, a result of the archive
-        recipient = await self._server.users.load(to.local)
+        recipient = await self._server.users.await_account(to.local)
         if recipient is None:
             return
         context = MessageContext(stanza, parse_jid(stanza.from_ or self.domain), to.bare_jid, None, None, recipient)

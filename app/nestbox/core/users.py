@@ -6,9 +6,13 @@ place, so that sessions go on holding the same object.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
+
+from nestbox.store.errors import StoreError
 
 if TYPE_CHECKING:
     from nestbox.core.jid import JID
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from nestbox.store.roster import RosterItem
 
 __all__ = ["ABSENT", "User", "Users"]
+
+PATIENCE = 60.0  # seconds for which a message waits for the database, as it does for its commit
+PAUSE = 0.2  # seconds between two tries
 
 
 class User:
@@ -104,6 +111,20 @@ class Users:
         while (user := self.peek(username)) is None:
             await self._read(username, None)
         return None if user is ABSENT else user
+
+    async def await_account(self, username: str) -> User | None:
+        """The same, but waits while the database is away: a message is not refused for that.
+
+        Raises StoreError after `PATIENCE` seconds.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self.load(username)
+            except StoreError:
+                if time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(PAUSE)
 
     async def profile(self, username: str) -> Profile | None:
         """All of an account, from the store, with its keys; it is in memory afterwards. None if there is none."""

@@ -168,9 +168,13 @@ async def test_nothing_is_acknowledged_or_delivered_while_the_database_is_away(c
         assert management.last_ack == handled
         assert management.seq > handled
         assert ben.messages.empty()
+        anna.send_message(f"cleo@{DOMAIN}", "you, too")  # of whom her worker knows nothing yet
+        with pytest.raises(TimeoutError):
+            await anna.next_message(1)  # it does not come back
     finally:
         mariadb.start()
     assert (await ben.next_message(20))["body"] == "wait"
     await all_acknowledged(anna)
     assert await archived(cluster, "ben") == ["wait"]
+    assert await archived(cluster, "cleo") == ["you, too"]
     assert anna.online.is_set() and ben.online.is_set()
