@@ -163,7 +163,7 @@ class Person:
             for child in element.iterfind(STANZA_ID):
                 self.given[child.get("id", "")] += 1
             sender, _, number = element.findtext("{jabber:client}body", "").partition(" ")
-            if element.get("type") == "error":
+            if element.get("type") == "error" and element.tag == STANZAS[0]:
                 self.refused.add(int(element.get("id", "0")))
             elif sender == self.peer:
                 self.heard[int(number)] += 1

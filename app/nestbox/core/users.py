@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from nestbox.store.errors import StoreError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ABSENT", "User", "Users"]
 
-PATIENCE = 60.0  # seconds for which a message waits for the database, as it does for its commit
+T = TypeVar("T")
+PATIENCE = 60.0  # seconds for which messages and presence wait for the database, as messages do for their commit
 PAUSE = 0.2  # seconds between two tries
 
 
@@ -88,6 +90,18 @@ class User:
 ABSENT = User("", "")  # stands in the cache for a name that has no account
 
 
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store again and again while it is away."""
+    give_up_at = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except StoreError:
+            if time.monotonic() > give_up_at:
+                raise
+        await asyncio.sleep(PAUSE)
+
+
 class Users:
     """A bounded cache of `User`. ``limit`` is a number of accounts; those with sessions are held whatever it says."""
 
@@ -117,23 +131,19 @@ class Users:
 
         Raises StoreError after `PATIENCE` seconds.
         """
-        give_up_at = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await self.load(username)
-            except StoreError:
-                if time.monotonic() > give_up_at:
-                    raise
-            await asyncio.sleep(PAUSE)
+        return await _patiently(lambda: self.load(username))
 
     async def profile(self, username: str) -> Profile | None:
         """All of an account, from the store, with its keys; it is in memory afterwards. None if there is none."""
         return await self._read(username, None)
 
     async def contacts(self, user: User) -> dict[str, str]:
-        """The subscription states of the account's roster, read once."""
+        """The subscription states of the account's roster, read once.
+
+        Waits for the database as `await_account` does: else whoever logs in meanwhile would stay unavailable.
+        """
         while user.contacts is None:
-            await self.read_roster(user)
+            await _patiently(lambda: self.read_roster(user))
         return user.contacts
 
     async def read_roster(self, user: User) -> tuple[int, list[RosterItem]]:
