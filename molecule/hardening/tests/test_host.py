@@ -34,6 +34,24 @@ def test_a_crash_in_a_service_leaves_no_core(host):
     assert unit_properties(host, "cron.service")["LimitCORE"] == "0"
 
 
+def test_no_file_allows_cores(host):
+    assert (
+        host.run(
+            "grep -rE '^[^#]+core +(unlimited|infinity|[1-9])' /etc/security/limits.conf /etc/security/limits.d"
+        ).rc
+        == 1
+    )
+
+
+def test_temporary_files_of_an_account_are_its_own(host):
+    """Also root's, with sudo; and what is run as another account by it still works."""
+    login = "su --login pi --command %s"
+    assert host.check_output(login, "touch $TMPDIR/made; echo $TMPDIR") == "/tmp/user/1000"
+    assert host.check_output(login, "sudo sh -c 'echo $TMPDIR'") == "/tmp/user/0"
+    assert host.run(login, "sudo -u nobody mktemp").rc == 0
+    assert host.run("runuser -u nobody -- ls /tmp/user/1000").rc != 0
+
+
 def test_few_programs_have_the_rights_of_root(host):
     found = set(host.check_output("find / -xdev -perm -4000 -type f").split())
     assert len(found) <= 9
@@ -98,6 +116,25 @@ def test_security_updates_come_at_night_and_others_do_not(host, release):
     assert "-security" in allowed and f"a={release}" not in allowed and "-updates" not in allowed
     timer = host.check_output("systemctl show apt-daily-upgrade.timer --property=TimersCalendar")
     assert "03:30" in timer and "06:00" not in timer
+
+
+def test_an_update_tells_its_news_and_asks_nothing(host):
+    """With a terminal, as the operator has it, that nobody answers at."""
+    build = """
+        cd $(mktemp -d) && mkdir -p made/DEBIAN made/usr/share/doc/of-the-test
+        for version in 1 2; do
+            printf 'Package: of-the-test\\nVersion: %s\\nArchitecture: all\\nMaintainer: T <t@nestbox.test>\\nDescription: t\\n' \\
+                $version >made/DEBIAN/control
+            printf 'of-the-test (2) noble; urgency=low\\n\\n  * Mind the gap.\\n\\n -- T <t@nestbox.test>  Mon, 02 Jun 2025 10:00:00 +0000\\n' |
+                gzip >made/usr/share/doc/of-the-test/NEWS.Debian.gz
+            [ $version = 2 ] || rm made/usr/share/doc/of-the-test/NEWS.Debian.gz
+            dpkg-deb -b made $version.deb && script -qec "apt-get install -y ./$version.deb" /dev/null </dev/null
+        done
+    """
+    try:
+        assert "Mind the gap" in host.check_output("timeout 100 sh -ec %s", build)
+    finally:
+        host.run("dpkg --purge of-the-test")
 
 
 def test_services_with_old_libraries_restart_by_themselves(host):
