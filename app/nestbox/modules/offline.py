@@ -55,7 +55,7 @@ def setup(server: Server) -> None:
     server.hooks.session_available.add(offline.available)
     server.hooks.session_resumed.add(offline.available)
     server.registry.on(reg.Waiting, offline.arrived)
-    server.registry.reloaded.add(lambda: server.spawn(offline.look()))
+    server.registry.reloaded.add(offline.reloaded)
     server.bound.append(offline.clear)
     server.host_features.add("msgoffline")  # XEP-0160, section 5
 
@@ -129,7 +129,10 @@ class _Offline:
                 self._server.spawn(self._hand_out(session))
                 return
 
-    async def look(self) -> None:
+    def reloaded(self) -> None:
+        self._server.spawn(self._look())
+
+    async def _look(self) -> None:
         """Hand out what waits for those who are here: the bus was away, and may not have said that it came."""
         waiting = await self._server.store.offline.owners()
         for session in list(self._server.registry.sessions.values()):
