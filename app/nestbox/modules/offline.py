@@ -134,6 +134,8 @@ class _Offline:
 
     async def _look(self) -> None:
         """Hand out what waits for those who are here: the bus was away, and may not have said that it came."""
+        if not self._server.registry.sessions:
+            return  # as when the worker starts
         waiting = await self._server.store.offline.owners()
         for session in list(self._server.registry.sessions.values()):
             if session.user.id in waiting and _ready(session):
