@@ -48,7 +48,7 @@ class Database(Struct, forbid_unknown_fields=True):
 
     url: str = "sqlite:////var/lib/nestbox/nestbox.db"
     replica_url: str | None = None
-    commit_window: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.005
+    commit_window: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01
 
 
 class Bus(Struct, forbid_unknown_fields=True):

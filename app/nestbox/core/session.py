@@ -73,7 +73,8 @@ class Session:
     ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses
     outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; of one sender's presence only the
-    newest does, under the sender's address, all else under a number; ``link`` is None while the
+    newest does, under the sender's address, all else under a number; ``later`` are messages that came while it is given
+    older ones, None when it is not; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``given`` are the ids, in the store, of the last messages that it was sent: none of them is sent again;
@@ -108,6 +109,7 @@ class Session:
         "journal",
         "journaled",
         "kept",
+        "later",
         "link",
         "moved_at",
         "notify",
@@ -133,6 +135,7 @@ class Session:
         self.interested = False
         self.blocking_pushes = False
         self.held: dict[object, bytes] | None = None
+        self.later: deque[tuple[bytes, bool, int]] | None = None  # as `send` was given them
         self.ended = False
         self.away_since = 0.0
         self.behind = 0
@@ -162,18 +165,38 @@ class Session:
         ``presence_of`` is the full JID whose last presence this is: an older one need not be sent any more;
         ``stored_id`` is a message's id in the archive or the offline store, 0 for all else.
         """
-        if stored_id and not self._is_new(stored_id):
-            return
-        held = self.held
-        if held is not None:
-            key = presence_of or next(_numbers)
-            held.pop(key, None)
-            held[key] = data
-            if not urgent and len(held) < HELD_MAX and len(data) < HELD_BYTES:
+        if stored_id:
+            if self.later is not None:
+                self.later.append((data, urgent, stored_id))
+                if len(self.later) >= HELD_MAX:
+                    self.caught_up()
                 return
+            if not self._is_new(stored_id):
+                return
+        if self.held is None:
+            self._emit(data)
+        else:
+            self._hold(data, urgent, presence_of)
+
+    def give_older(self, data: bytes, stored_id: int) -> None:
+        """Send a message that came before those in ``later``."""
+        if self._is_new(stored_id):
             self.release()
-            return
-        self._emit(data)
+            self._emit(data)
+
+    def caught_up(self) -> None:
+        """Send the messages that waited for older ones."""
+        later, self.later = self.later, None
+        for data, urgent, stored_id in later or ():
+            self.send(data, urgent, stored_id=stored_id)
+
+    def _hold(self, data: bytes, urgent: bool, presence_of: str | None) -> None:
+        held = self.held
+        key = presence_of or next(_numbers)
+        held.pop(key, None)
+        held[key] = data
+        if urgent or len(held) >= HELD_MAX or len(data) >= HELD_BYTES:
+            self.release()
 
     def _is_new(self, stored_id: int) -> bool:
         given = self.given
@@ -289,6 +312,7 @@ class Session:
 
     def snapshot(self, now: float) -> Snapshot:
         """Everything another worker needs to go on in this session's place; ``now`` is Unix time in seconds."""
+        self.caught_up()
         self.release()
         snapshot = self.what()
         snapshot.received = self.received

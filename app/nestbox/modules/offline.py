@@ -8,8 +8,9 @@ unacknowledged stanzas: that queue moves with the session, and what is left in i
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -21,7 +22,7 @@ from nestbox.modules import Xep
 from nestbox.modules.archive import timestamp
 from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
 from nestbox.modules.stanza_ids import stanza_id_bytes
-from nestbox.store.errors import StoreBusy
+from nestbox.store.errors import StoreBusy, StoreError
 from nestbox.wire import ns
 from nestbox.wire.element import el
 from nestbox.wire.stanza import id_by, parse_stanza
@@ -40,6 +41,8 @@ DELAY = f"{{{ns.DELAY}}}delay"
 PAGE = 50  # messages fetched at once
 COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
 COUNTS_MAX = 10_000  # accounts whose count is remembered
+RETRY_SECONDS = 1.0  # between two looks at a store that does not answer
+_log = logging.getLogger("nestbox.offline")
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class _Offline:
         self._limit = server.config.limits.offline_messages
         self._counts: OrderedDict[int, _Count] = OrderedDict()
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._catching_up: set[Session] = set()
 
     # in
 
@@ -126,7 +130,7 @@ class _Offline:
         for entry in self._server.registry.of(op.bare).values():
             session = self._server.registry.sessions.get(entry.jid)
             if session is not None and _ready(session):
-                self._server.spawn(self._hand_out(session))
+                self._catch_up(session)
                 return
 
     def reloaded(self) -> None:
@@ -139,11 +143,12 @@ class _Offline:
         waiting = await self._server.store.offline.owners()
         for session in list(self._server.registry.sessions.values()):
             if session.user.id in waiting and _ready(session):
-                self._server.spawn(self._hand_out(session))
+                session.user.offline = True
+                self._catch_up(session)
 
     def available(self, session: Session) -> None:
         if session.user.offline and _ready(session):
-            self._server.spawn(self._hand_out(session))
+            self._catch_up(session)
 
     async def clear(self, session: Session) -> bytes:
         """Forget what a client that binds by XEP-0386 gets from the archive (section 3.2); the rest it is sent."""
@@ -165,21 +170,54 @@ class _Offline:
             lock = self._locks[user_id] = asyncio.Lock()
         return lock
 
+    def _catch_up(self, session: Session) -> None:
+        """Give a session what waits; what comes for it meanwhile it is given afterwards (RFC 6120, section 10.1)."""
+        if session in self._catching_up:
+            return  # it looks again before it ends, as ``user.offline`` is set
+        self._catching_up.add(session)
+        if not self._lock(session.user.id).locked():  # another of its sessions would be given the older ones
+            session.later = deque()
+        self._server.spawn(self._hand_out(session))
+
     async def _hand_out(self, session: Session) -> None:
-        user_id = session.user.id
-        async with self._lock(user_id):  # two at once would hand out the same rows twice
-            await self._committer.flush()
-            while _ready(session):
-                session.user.offline = False  # unless we hear otherwise while we look
-                rows = await self._server.store.offline.fetch(user_id, PAGE)
-                session.user.offline = session.user.offline or bool(rows)
-                if not rows or not _ready(session):
-                    break
-                given = self._that_fit(session, rows)
-                await self._give(session, given)
-                if len(given) < len(rows):
-                    await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
-            self._counts.pop(user_id, None)
+        user = session.user
+        lock = self._lock(user.id)
+        if lock.locked():
+            session.caught_up()
+        try:
+            async with lock:  # two at once would hand out the same rows twice
+                while _ready(session):
+                    try:
+                        if not await self._hand_out_page(session):
+                            break
+                    except StoreError as error:
+                        _log.warning("what waits for %s is handed out later: %s", user.jid, error)
+                        user.offline = True
+                        session.caught_up()
+                        await asyncio.sleep(RETRY_SECONDS)
+                self._counts.pop(user.id, None)
+        finally:
+            self._catching_up.discard(session)
+            if not session.ended:  # else they have found another way
+                session.caught_up()
+
+    async def _hand_out_page(self, session: Session) -> bool:
+        """True when there may be more. Raises StoreError."""
+        user = session.user
+        if session.later is None:
+            session.later = deque()
+        await self._committer.flush()
+        user.offline = False  # unless we hear otherwise while we look
+        rows = await self._server.store.offline.fetch(user.id, PAGE)
+        user.offline = user.offline or bool(rows)
+        if not rows or not _ready(session):
+            return user.offline
+        given = self._that_fit(session, rows)
+        await self._give(session, given)
+        if len(given) < len(rows):
+            session.caught_up()  # they must not wait for a slow client, they are nowhere else
+            await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
+        return True
 
     async def _give(self, session: Session, rows: list[tuple[int, bytes]]) -> None:
         """Send messages and delete them. Those that the archive has are deleted first: where the worker dies in between
@@ -195,7 +233,7 @@ class _Offline:
                 if session.ended:
                     self._server.spawn(self._server.router.reroute(user.jid, data))
                 else:
-                    session.send(data, stored_id=row_id)
+                    session.give_older(data, row_id)
         if others:
             await self._server.resumption.keep(session)  # whoever finds the rows knows that it has them
             await store.delete(user.id, others)

@@ -9,7 +9,9 @@ from harness import DOMAIN, condition
 
 from nestbox.config import Limits
 from nestbox.core.ids import id_to_ms
+from nestbox.modules import offline
 from nestbox.modules.archive import timestamp
+from nestbox.store.errors import StoreError
 from nestbox.wire.stanza import STANZA_ID
 
 BODY = "{jabber:client}body"
@@ -199,6 +201,73 @@ async def test_a_worker_that_has_not_heard_of_the_recipient_yet_loses_nothing(wo
     await say(alice, "1")
     await bob.expect("message")
     assert await waiting(world) == 0
+
+
+def fetch_slowly(monkeypatch, world, meanwhile) -> None:
+    """Let something happen once, while worker 1 reads the first page of what waits."""
+    store = world.servers[1].store.offline
+    fetch, todo = store.fetch, [meanwhile]
+
+    async def slow(user_id: int, limit: int):
+        rows = await fetch(user_id, limit)
+        while todo:
+            await todo.pop()()
+        return rows
+
+    monkeypatch.setattr(store, "fetch", slow)
+
+
+@pytest.mark.parametrize("sender", [1, 2])
+async def test_what_is_sent_meanwhile_comes_after_what_waited(world, alice, monkeypatch, sender):
+    await say(alice, "1", "2")
+    await world.settle()
+    carol = await world.client("carol", worker=sender)
+
+    async def meanwhile():
+        await say(carol, "3")
+        async with asyncio.timeout(3):
+            while not bob.session.later:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    fetch_slowly(monkeypatch, world, meanwhile)
+    bob = await world.client("bob", presence=None)
+    await bob.send("<presence/>")
+    await world.settle()
+    assert bodies(bob) == ["1", "2", "3"]
+    await say(carol, "4")
+    await world.settle()
+    assert bodies(bob) == ["1", "2", "3", "4"]
+    assert await waiting(world) == 0
+
+
+async def test_what_is_sent_meanwhile_waits_for_the_next_client_if_this_one_goes(world, alice, monkeypatch):
+    await say(alice, "1")
+    await world.settle()
+
+    async def meanwhile():
+        await say(alice, "2")
+        async with asyncio.timeout(3):
+            while not bob.session.later:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await bob.leave()
+
+    fetch_slowly(monkeypatch, world, meanwhile)
+    bob = await world.client("bob", presence=None)
+    await bob.send("<presence/>")
+    await world.settle()
+    assert bodies(await comes_online(world)) == ["1", "2"]
+
+
+async def test_a_store_that_does_not_answer_is_asked_again(world, alice, monkeypatch):
+    await say(alice, "1")
+    await world.settle()
+
+    async def meanwhile():
+        raise StoreError("away")
+
+    fetch_slowly(monkeypatch, world, meanwhile)
+    monkeypatch.setattr(offline, "RETRY_SECONDS", 0.01)
+    assert bodies(await comes_online(world)) == ["1"]
 
 
 async def test_two_devices_at_once_lose_nothing(world, alice):
