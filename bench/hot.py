@@ -20,13 +20,13 @@ __all__ = ["print_profile"]
 
 SESSIONS = 400
 SMALLEST = 0.02  # share of a function that is worth a line
-# SIGUSR1 begins, SIGUSR2 ends; what the loop itself does between is in nobody's account.
+# SIGRTMIN begins, the signal after it ends; what the loop itself does between is in nobody's account.
 _PROFILED = """
 import cProfile, signal, sys
 from nestbox.__main__ import main
 profile, record = cProfile.Profile(), sys.argv.pop(1)
-signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
-signal.signal(signal.SIGUSR2, lambda *_: (profile.disable(), profile.dump_stats(record)))
+signal.signal(signal.SIGRTMIN, lambda *_: profile.enable())
+signal.signal(signal.SIGRTMIN + 1, lambda *_: (profile.disable(), profile.dump_stats(record)))
 main()
 """
 
@@ -38,7 +38,7 @@ async def _load(server: Server, options: argparse.Namespace, flat: bool) -> int:
         users(SESSIONS), PASSWORD, DOMAIN, server.address, websocket=False, proxy=False
     )
     await asyncio.sleep(3)
-    os.kill(pid, signal.SIGUSR1)
+    os.kill(pid, signal.SIGRTMIN)
     if flat:
         load = FlatOut(clients)
         await asyncio.sleep(options.seconds)
@@ -46,7 +46,7 @@ async def _load(server: Server, options: argparse.Namespace, flat: bool) -> int:
         count = load.received
     else:
         count = (await steady(clients, options.rate, options.seconds))["sent"]
-    os.kill(pid, signal.SIGUSR2)
+    os.kill(pid, signal.SIGRTMIN + 1)
     await asyncio.sleep(1)
     return count
 
