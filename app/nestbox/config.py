@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta, Struct
@@ -52,9 +53,23 @@ class Database(Struct, forbid_unknown_fields=True):
 
 
 class Bus(Struct, forbid_unknown_fields=True):
-    """``local`` for one worker alone, else ``unix:///path`` or ``redis://host:port`` of Valkey or Redis."""
+    """``local`` for one worker alone, else ``unix:///path`` or ``redis://host:port`` of Valkey or Redis.
+
+    ``password_file`` has what they ask for (requirepass), of letters and digits.
+    """
 
     url: str = "local"
+    password_file: str | None = None
+
+    def address(self) -> str:
+        """The URL with the password in it. Raises ConfigError."""
+        if self.password_file is None:
+            return self.url
+        try:
+            password = Path(self.password_file).read_text().strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"bus.password_file cannot be read: {error}.") from error
+        return self.url.replace("://", f"://:{quote(password, safe='')}@", 1)
 
 
 class Tls(Struct, forbid_unknown_fields=True):

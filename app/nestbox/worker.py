@@ -72,7 +72,7 @@ async def _start(config: Config, worker: int, stack: AsyncExitStack) -> tuple[Se
     store = await open_store(database.url, database.commit_window, database.replica_url)
     stack.push_async_callback(store.close)
     await store.check_schema()
-    bus = open_bus(config.bus.url, worker)
+    bus = open_bus(config.bus.address(), worker)
     server = Server(config, store, bus, IdSource(worker), _secret(Path(config.state_dir)))
     bus.on_worker_lost = lambda lost: server.spawn(server.registry.worker_lost(lost))
     bus.on_reconnect = lambda: server.spawn(server.bus_was_away())

@@ -24,6 +24,7 @@ _log = logging.getLogger("nestbox.bus")
 HEARTBEAT_SECONDS = 3.0
 ALIVE_SECONDS = 10
 LATE_SECONDS = 0.2  # between two tries to reach a worker that has not come back yet after the engine was away
+SUBSCRIBE_SECONDS = 5.0
 AWAY_SECONDS = 60  # for which messages wait when the engine is away, to be sent in order when it is back
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
@@ -84,10 +85,10 @@ class RedisBus:
         self._forgive_until = 0.0
         await self._subscriber.start()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await self._subscribed
         except TimeoutError as error:
-            raise BusError("the bus does not let us subscribe") from error
+            raise BusError("the bus does not let us subscribe; does it want another password?") from error
         await self._beat(first=True)
         if self.worker:
             self._publish(_ALL, [])  # hello
@@ -200,7 +201,8 @@ class RedisBus:
 
     def _pushed(self, reply: object) -> None:
         if type(reply) is not list:
-            _log.error("the bus refused the subscription: %s", reply)
+            if reply != b"OK":  # the answer to AUTH
+                _log.error("the bus refused the subscription: %s", reply)
             return
         self._heard = asyncio.get_running_loop().time()
         if reply[0] == b"message":

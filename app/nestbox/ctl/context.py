@@ -56,7 +56,7 @@ async def bus(config: Config) -> AsyncIterator[Bus]:
     """The workers' bus, as a guest. Raises BusError, or CommandError when the server has none."""
     if config.bus.url == "local":
         raise CommandError("This server is one worker without a bus, so its sessions cannot be reached from outside.")
-    guest = open_bus(config.bus.url, _GUEST)
+    guest = open_bus(config.bus.address(), _GUEST)
     try:
         await guest.start(lambda payload: None)
         yield guest

@@ -10,6 +10,8 @@ from nestbox.bus import BusError, open_bus
 from nestbox.bus import redis as redis_module
 from nestbox.bus.local import LocalBus
 from nestbox.bus.redis import RedisBus
+from nestbox.config import Bus as BusConfig
+from nestbox.config import ConfigError
 
 
 class Worker:
@@ -385,6 +387,33 @@ def test_a_subscription_that_is_cut_comes_back(run, valkey):
             await two.until(lambda: two.got)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_bus_with_a_password(run, valkey, tmp_path, caplog, monkeypatch, known):
+    (tmp_path / "password").write_text("Right1\n" if known else "Wrong1\n")
+    monkeypatch.setattr(redis_module, "SUBSCRIBE_SECONDS", 0.5)
+    address = BusConfig(valkey.url, str(tmp_path / "password")).address()
+
+    async def main():
+        async with workers(valkey.url, 1) as (worker,):
+            await worker.bus._commands.ask("CONFIG", "SET", "requirepass", "Right1")
+        async with workers(address, 2) as (one, two):
+            one.bus.broadcast(b"hello")
+            await two.until(lambda: two.got)
+
+    if known:
+        run(main())
+        assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+    else:
+        with pytest.raises(BusError, match="does not let us"):
+            run(main())
+        assert "WRONGPASS" in caplog.text
+
+
+def test_a_password_that_cannot_be_read_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"bus.password_file cannot be read: .*No such file"):
+        BusConfig("unix:///bus.sock", str(tmp_path / "none")).address()
 
 
 def test_no_bus_is_one_sentence(run, tmp_path):
