@@ -8,6 +8,7 @@ import pytest
 from harness import DOMAIN, condition
 
 from nestbox.config import Limits
+from nestbox.core import session
 from nestbox.core.ids import id_to_ms
 from nestbox.modules import offline
 from nestbox.modules.archive import timestamp
@@ -256,6 +257,42 @@ async def test_what_is_sent_meanwhile_waits_for_the_next_client_if_this_one_goes
     await bob.send("<presence/>")
     await world.settle()
     assert bodies(await comes_online(world)) == ["1", "2"]
+
+
+async def test_a_session_that_moves_meanwhile_takes_it_along(world, alice, monkeypatch):
+    await say(alice, "1")
+    await world.settle()
+    taken: list[bytes] = []
+
+    async def meanwhile():
+        await say(alice, "2")
+        async with asyncio.timeout(3):
+            while not bob.session.later:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        taken.extend(bob.session.snapshot(0.0).queue)
+
+    fetch_slowly(monkeypatch, world, meanwhile)
+    bob = await world.client("bob", presence=None)
+    bob.server.enable_sm(bob.session, True)
+    await bob.send("<presence/>")
+    await world.settle()
+    assert sum(b"<body>2</body>" in data for data in taken) == 1
+
+
+async def test_only_so_many_wait_for_older_ones(world, alice, monkeypatch):
+    await say(alice, "1")
+    await world.settle()
+    monkeypatch.setattr(session, "HELD_MAX", 2)
+
+    async def meanwhile():
+        await say(alice, "2", "3")
+        await bob.expect("message")  # though "1" is still being read
+
+    fetch_slowly(monkeypatch, world, meanwhile)
+    bob = await world.client("bob", presence=None)
+    await bob.send("<presence/>")
+    await world.settle()
+    assert bodies(bob) == ["3", "1"]
 
 
 async def test_a_store_that_does_not_answer_is_asked_again(world, alice, monkeypatch):
