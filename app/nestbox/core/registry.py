@@ -28,6 +28,7 @@ __all__ = [
     "Deliver",
     "Drop",
     "Entry",
+    "Follow",
     "Kick",
     "Part",
     "Probe",
@@ -70,9 +71,19 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 class Put(msgspec.Struct, tag="put", array_like=True):
-    """A session is new or has changed."""
+    """A session is new or has changed; ``moved_from`` is the worker that has just handed it over, 0 for all else."""
 
     entry: Entry
+    moved_from: int = 0
+
+
+class Follow(msgspec.Struct, tag="follow", array_like=True):
+    """Behind this, worker ``worker`` sends nothing more for a session by the way over its old place."""
+
+    bare: str
+    resource: str
+    uid: int
+    worker: int
 
 
 class Drop(msgspec.Struct, tag="drop", array_like=True):
@@ -85,13 +96,17 @@ class Drop(msgspec.Struct, tag="drop", array_like=True):
 
 
 class Deliver(msgspec.Struct, tag="deliver", array_like=True):
-    """A stanza in canonical bytes for one session of the receiving worker; see `Session.send`."""
+    """A stanza in canonical bytes for one session of the receiving worker; see `Session.send`.
+
+    ``followed``: it was sent to the session's old place and is older than what comes straight.
+    """
 
     bare: str
     resource: str
     data: bytes
     urgent: bool
     stored_id: int = 0
+    followed: bool = False
 
 
 class Broadcast(msgspec.Struct, tag="broadcast", array_like=True):
@@ -171,7 +186,7 @@ class Part(msgspec.Struct, tag="part", array_like=True):
     data: bytes
 
 
-Op = Put | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Waiting | Claim | Claimed | Part
+Op = Put | Follow | Drop | Deliver | Broadcast | Probe | Push | Kick | Account | Waiting | Claim | Claimed | Part
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Op).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
@@ -194,6 +209,8 @@ class Registry:
         self.on(Part, self._part)
         # Called for a session of ours that another worker has taken over or put away, as it held us for dead.
         self.fenced: Callable[[Session], None] = lambda session: None
+        # Called for an entry that another worker has handed over to a third, or we have.
+        self.left: Callable[[Entry, int], None] = lambda entry, old: None
         # Puts the session of a dead worker away for its client, by its stream's id; False where that cannot be.
         self.recover: Callable[[str], Awaitable[bool]] = _cannot
         # Called for an entry of a dead worker that could not be put away: its presence must be taken back.
@@ -235,13 +252,16 @@ class Registry:
         self.sessions[session.full] = session  # first: `entered` may send it something
         self._put(session.entry)
 
-    async def update(self, session: Session) -> None:
-        """Tell the others what changed in a session's entry, unless it has left us: then it is not ours to tell."""
+    async def update(self, session: Session, moved_from: int = 0) -> None:
+        """Tell the others what changed in a session's entry, unless it has left us: then it is not ours to tell.
+
+        ``moved_from`` is the worker that has just handed it over to us.
+        """
         if self.sessions.get(session.full) is not session:
             return
         await self._bus.hset(KEY, session.full, encode(session.entry))
         if self.sessions.get(session.full) is session:
-            self._bus.broadcast(encode(Put(session.entry)))
+            self._bus.broadcast(encode(Put(session.entry, moved_from)))
 
     def moved(self, session: Session, worker: int) -> None:
         """A session goes over to another worker, which will tell everybody; what comes for it until then follows it."""
@@ -371,6 +391,8 @@ class Registry:
     def _dispatch(self, op: object) -> None:
         if isinstance(op, Put):
             self._put(op.entry)
+            if op.moved_from:
+                self.left(op.entry, op.moved_from)
             held = self.sessions.get(op.entry.jid)
             if held is not None and held.sm_id is not None and held.sm_id == op.entry.stream:
                 self.fenced(held)

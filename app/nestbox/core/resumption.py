@@ -19,6 +19,7 @@ import msgspec
 
 from nestbox.core import registry as reg
 from nestbox.core.errors import StreamError
+from nestbox.core.following import Following
 from nestbox.core.journal import Journal
 from nestbox.core.session import GIVEN_MAX, Link, Session, Snapshot
 from nestbox.protocol.sm import AckQueue
@@ -61,6 +62,7 @@ class Resumption:
         self._claims: dict[str, _Claim] = {}
         self._moved: OrderedDict[str, int] = OrderedDict()
         self._parking: dict[str, asyncio.Event] = {}
+        self._following = Following(server)
         self._journal = Journal(server) if server.shared_bus else None
         if self._journal is not None:
             server.registry.recover = self._recover
@@ -230,7 +232,7 @@ class Resumption:
     def _claimed(self, op: reg.Claimed) -> None:
         claim = self._claims.get(op.sm_id)
         if op.snapshot is not None:
-            self._adopt(op.snapshot, claim.user if claim is not None else None)
+            self._adopt(op.snapshot, claim.user if claim is not None else None, op.worker)
         if claim is not None:
             claim.missing.discard(op.worker)
             if op.snapshot is not None or not claim.missing:
@@ -262,15 +264,18 @@ class Resumption:
         self.forget(session)
         return _encode(session.snapshot(time.time()))
 
-    def _adopt(self, raw: bytes, user: User | None) -> Session | None:
-        """Go on with a session here; None when its address has a newer holder, which ends it."""
+    def _adopt(self, raw: bytes, user: User | None, moved_from: int = 0) -> Session | None:
+        """Go on with a session here; None when its address has a newer holder, which ends it.
+
+        ``moved_from`` is the worker that has just handed it over, 0 where it was put away.
+        """
         server = self._server
         snapshot = _decode(raw)
         entry = snapshot.entry
         if user is None:
             user = server.users.peek(entry.bare.partition("@")[0])
         if user is None or user.jid != entry.bare:
-            server.spawn(self._adopt_later(raw))
+            server.spawn(self._adopt_later(raw, moved_from))
             return None
         session = Session(user, msgspec.structs.replace(entry, worker=server.bus.worker), None)
         session.sm_id = snapshot.sm_id
@@ -296,14 +301,16 @@ class Resumption:
         self._sessions[snapshot.sm_id] = session
         self._keep_journal(session)
         server.registry.enter(session)
-        server.spawn(server.registry.update(session))
+        if moved_from:
+            self._following.come(session)
+        server.spawn(server.registry.update(session, moved_from))
         return session
 
-    async def _adopt_later(self, raw: bytes) -> None:
+    async def _adopt_later(self, raw: bytes, moved_from: int) -> None:
         username = _decode(raw).entry.bare.partition("@")[0]
         user = await self._server.users.load(username)
         if user is not None:  # else the account is gone, and its messages with it
-            self._adopt(raw, user)
+            self._adopt(raw, user, moved_from)
 
     # of a worker that was killed
 

@@ -12,6 +12,8 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from nestbox.bus import BusError
 from nestbox.core.deliveries import Deliveries
 from nestbox.core.errors import StanzaError, StreamError
@@ -332,11 +334,14 @@ class Router:
         registry = self._server.registry
         session = registry.sessions.get(f"{op.bare}/{op.resource}")
         if session is not None:
-            session.send(op.data, op.urgent, stored_id=op.stored_id)
+            if op.followed and op.stored_id:
+                session.give_older(op.data, op.stored_id)
+            else:
+                session.send(op.data, op.urgent, stored_id=op.stored_id)
             return
         entry = registry.of(op.bare).get(op.resource)
         if entry is not None and entry.worker != registry.worker:
-            registry.tell(entry.worker, op)
+            registry.tell(entry.worker, msgspec.structs.replace(op, followed=True))
             return
         self._server.spawn(self.reroute(op.bare, op.data))
 

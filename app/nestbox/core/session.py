@@ -73,8 +73,8 @@ class Session:
     ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses
     outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; of one sender's presence only the
-    newest does, under the sender's address, all else under a number; ``later`` are messages that came while it is given
-    older ones, None when it is not; ``link`` is None while the
+    newest does, under the sender's address, all else under a number; ``later`` are messages that came while ``older``
+    ones were on their way to it, by where those come from, None when none are; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``given`` are the ids, in the store, of the last messages that it was sent: none of them is sent again;
@@ -113,6 +113,7 @@ class Session:
         "link",
         "moved_at",
         "notify",
+        "older",
         "overflow",
         "pending",
         "presence",
@@ -136,6 +137,7 @@ class Session:
         self.blocking_pushes = False
         self.held: dict[object, bytes] | None = None
         self.later: deque[tuple[bytes, bool, int]] | None = None  # as `send` was given them
+        self.older: set[str] | None = None
         self.ended = False
         self.away_since = 0.0
         self.behind = 0
@@ -178,15 +180,25 @@ class Session:
         else:
             self._hold(data, urgent, presence_of)
 
+    def wait_for(self, older: str) -> None:
+        """Keep the messages that come, until it has `caught_up` with the ``older`` ones from there."""
+        if self.older is None:
+            self.later, self.older = deque(), set()
+        self.older.add(older)
+
     def give_older(self, data: bytes, stored_id: int) -> None:
         """Send a message that came before those in ``later``."""
         if self._is_new(stored_id):
             self.release()
             self._emit(data)
 
-    def caught_up(self) -> None:
-        """Send the messages that waited for older ones."""
-        later, self.later = self.later, None
+    def caught_up(self, older: str | None = None) -> None:
+        """Send what waited for ``older`` ones, unless it waits for others, too; None: whatever it waits for."""
+        if older is not None and self.older is not None:
+            self.older.discard(older)
+            if self.older:
+                return
+        later, self.later, self.older = self.later, None, None
         for data, urgent, stored_id in later or ():
             self.send(data, urgent, stored_id=stored_id)
 

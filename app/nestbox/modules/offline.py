@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -38,6 +38,7 @@ __all__ = ["XEPS", "setup"]
 XEPS = (Xep(160, "1.0.1"), Xep(203, "2.0"))
 
 DELAY = f"{{{ns.DELAY}}}delay"
+OLDER = "offline"  # the name of this wait, for `Session.wait_for`
 PAGE = 50  # messages fetched at once
 COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
 COUNTS_MAX = 10_000  # accounts whose count is remembered
@@ -176,14 +177,14 @@ class _Offline:
             return  # it looks again before it ends, as ``user.offline`` is set
         self._catching_up.add(session)
         if not self._lock(session.user.id).locked():  # another of its sessions would be given the older ones
-            session.later = deque()
+            session.wait_for(OLDER)
         self._server.spawn(self._hand_out(session))
 
     async def _hand_out(self, session: Session) -> None:
         user = session.user
         lock = self._lock(user.id)
         if lock.locked():
-            session.caught_up()
+            session.caught_up(OLDER)
         try:
             async with lock:  # two at once would hand out the same rows twice
                 while _ready(session):
@@ -193,19 +194,18 @@ class _Offline:
                     except StoreError as error:
                         _log.warning("what waits for %s is handed out later: %s", user.jid, error)
                         user.offline = True
-                        session.caught_up()
+                        session.caught_up(OLDER)
                         await asyncio.sleep(RETRY_SECONDS)
                 self._counts.pop(user.id, None)
         finally:
             self._catching_up.discard(session)
             if not session.ended:  # else they have found another way
-                session.caught_up()
+                session.caught_up(OLDER)
 
     async def _hand_out_page(self, session: Session) -> bool:
         """True when there may be more. Raises StoreError."""
         user = session.user
-        if session.later is None:
-            session.later = deque()
+        session.wait_for(OLDER)
         await self._committer.flush()
         user.offline = False  # unless we hear otherwise while we look
         rows = await self._server.store.offline.fetch(user.id, PAGE)
@@ -215,7 +215,7 @@ class _Offline:
         given = self._that_fit(session, rows)
         await self._give(session, given)
         if len(given) < len(rows):
-            session.caught_up()  # they must not wait for a slow client, they are nowhere else
+            session.caught_up(OLDER)  # they must not wait for a slow client, they are nowhere else
             await asyncio.sleep(0.1)  # the client has enough to acknowledge for now
         return True
 
