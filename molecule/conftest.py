@@ -140,6 +140,13 @@ def address(host) -> str:
     return next(iter(networks.values()))["IPAddress"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A host's tests stay in one process, one after another; the hosts of a scenario are looked at side by side."""
+    for item in items:
+        host = item.callspec.params.get("_testinfra_host") if hasattr(item, "callspec") else None
+        item.add_marker(pytest.mark.xdist_group(host.backend.get_pytest_id() if host else "controller"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Add the host's last journal lines to a failed test's report."""

@@ -4,4 +4,4 @@
 `make test`. What a figure must not fall behind is in ratchet.yml.
 """
 
-SCANNERS = ("lynis", "ssh_audit", "sysctl", "suid", "exposure", "sslyze", "testssl", "ports")
+SCANNERS = ("lynis", "ssh_audit", "sysctl", "suid", "exposure", "sslyze", "testssl", "ports", "floods")

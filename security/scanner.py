@@ -1,4 +1,4 @@
-"""A second container beside the appliance, with scanners of the newest Ubuntu inside, for what must be seen from the network."""
+"""More containers beside the appliance, with scanners of the newest Ubuntu inside, for what must be seen from the network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ IMAGE = "nestbox/pi:26.04"
 
 
 @contextmanager
-def scanner(target: Target, package: str, *, network: str) -> Iterator[list[str]]:
-    """Yield what to put before a command to run it beside the target, with a package of Ubuntu installed; removed at the end.
+def scanner(
+    target: Target, packages: str = "", *, network: str = "bridge", name: str = "scanner"
+) -> Iterator[list[str]]:
+    """Yield what to put before a command to run it beside the target, with packages of Ubuntu installed; removed at the end.
 
-    `network` is Docker's: "bridge" gives an address of its own, "host" the one of the controller. Raises ScannerError.
+    `network` is Docker's: "bridge" gives an address of its own, "host" the one of the controller; `name` tells two containers
+    apart. Raises ScannerError.
     """
     run(ROOT / "scripts" / "pi-image", IMAGE.split(":")[1], seconds=900)
-    name = f"{target.container}-scanner"
+    name = f"{target.container}-{name}"
     run("docker", "rm", "--force", name)
     names = f"--add-host={target.domain}:{target.address}"
     run(
@@ -33,8 +36,9 @@ def scanner(target: Target, package: str, *, network: str) -> Iterator[list[str]
     )
     inside = ["docker", "exec", name]
     try:
-        install = f"apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends {package}"
-        run(*inside, "sh", "-c", install)
+        install = "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
+        if packages:
+            run(*inside, "sh", "-c", f"{install} {packages}")
         yield inside
     finally:
         run("docker", "rm", "--force", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import signal
 import socket
@@ -31,8 +32,11 @@ COMPONENTS = ("echo.nestbox.test", "push.nestbox.test")
 SECRET = "correct-horse-battery"
 
 
-# In a random order, each once: two of one run are never the same, two of runs side by side hardly ever.
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+# In a random order, each once: two of one run are never the same, whatever the number of its processes; two of runs side
+# by side hardly ever.
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_numbers = range(20_000 + _process, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_ports = iter(random.sample(_numbers, len(_numbers)))
 
 
 def free_port() -> int:

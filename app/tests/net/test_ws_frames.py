@@ -7,6 +7,7 @@ import pytest
 
 from nestbox.net.ws_frames import CLOSE, PING, PONG, TEXT, FrameDecoder, FrameError, close_payload, encode, unmask
 
+MASK = bytes.fromhex("37fa213d")  # RFC 6455, section 5.7; not random, since it is part of the names of tests
 LIMIT = 70_000
 
 
@@ -21,7 +22,7 @@ def client(payload, opcode=TEXT, *, fin=True, mask=None, masked=True):
         head = bytes((first, flag | 126)) + length.to_bytes(2, "big")
     else:
         head = bytes((first, flag | 127)) + length.to_bytes(8, "big")
-    mask = os.urandom(4) if mask is None else mask
+    mask = MASK if mask is None else mask
     body = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if masked else payload
     return head + (mask if masked else b"") + body
 

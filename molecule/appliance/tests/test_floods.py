@@ -13,7 +13,7 @@ from conftest import container_name, wait_for
 
 pytest_plugins = ["appliance"]
 
-FLOOD = Path(__file__).parents[1] / "flood.py"
+FLOOD = Path(__file__).parents[3] / "security" / "flood.py"
 LOGINS, SECONDS = 25, 1.0
 
 
