@@ -32,8 +32,8 @@ COMPONENTS = ("echo.nestbox.test", "push.nestbox.test")
 SECRET = "correct-horse-battery"
 
 
-# In a random order, each once: two of one run are never the same, whatever the number of its processes; two of runs side
-# by side hardly ever.
+# In a random order, each once: two of one run are never the same, however many its processes; two of runs side by side
+# hardly ever.
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _numbers = range(20_000 + _process, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 _ports = iter(random.sample(_numbers, len(_numbers)))
