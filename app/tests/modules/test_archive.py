@@ -1,81 +1,17 @@
-"""XEP-0313 with XEP-0059 and XEP-0441: what is archived, who may read it, and paging."""
+"""XEP-0313 with XEP-0059: what is archived, who may read it, and paging."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 import pytest
+from archive_client import FORWARDED, MAM, form, query, rsm, say
 from harness import condition
 
 from nestbox.modules.archive import timestamp
 from nestbox.wire import ns
-from nestbox.wire.element import Element
-from nestbox.wire.stanza import STANZA_ID, Stanza
-
-MAM = "{urn:xmpp:mam:2}"
-FORWARDED = f"{{{ns.FORWARD}}}forwarded"
-BODY = "{jabber:client}body"
-
-
-@dataclass
-class Answer:
-    """What a query gave: the ids and bodies of the results in the order sent, and ``<fin/>``."""
-
-    results: list[Stanza]
-    fin: Element
-
-    @property
-    def elements(self) -> list[Element]:
-        return [result.find(MAM + "result") for result in self.results]
-
-    @property
-    def ids(self) -> list[str]:
-        return [result.get("id") for result in self.elements]
-
-    @property
-    def bodies(self) -> list[str]:
-        return [result.find(f"{FORWARDED}/{{jabber:client}}message/{BODY}").text for result in self.elements]
-
-    @property
-    def complete(self) -> bool:
-        return self.fin.get("complete") == "true"
-
-    def rsm(self, name: str) -> str | None:
-        return self.fin.find(f"{{{ns.RSM}}}set").findtext(f"{{{ns.RSM}}}{name}")
-
-
-def form(**fields: str | list[str]) -> str:
-    values = {"FORM_TYPE": "urn:xmpp:mam:2", **{name.strip("_").replace("_", "-"): v for name, v in fields.items()}}
-    inner = "".join(
-        f"<field var='{name}'>{''.join(f'<value>{v}</value>' for v in ([value] if isinstance(value, str) else value))}"
-        "</field>"
-        for name, value in values.items()
-    )
-    return f"<x xmlns='jabber:x:data' type='submit'>{inner}</x>"
-
-
-def rsm(**values: object) -> str:
-    inner = "".join(f"<{name}>{'' if value is None else value}</{name}>" for name, value in values.items())
-    return f"<set xmlns='http://jabber.org/protocol/rsm'>{inner}</set>"
-
-
-async def query(client, *children: str, to: str | None = None) -> Answer | str:
-    """Query an archive; an error's condition where it fails."""
-    client.received.clear()
-    answer = await client.iq("set", f"<query xmlns='urn:xmpp:mam:2' queryid='q1'>{''.join(children)}</query>", to)
-    if answer.type == "error":
-        return condition(answer)
-    results = [stanza for stanza in client.received if stanza.has(MAM + "result")]
-    client.received.clear()
-    return Answer(results, answer.find(MAM + "fin"))
-
-
-async def say(client, to: str, *bodies: str) -> None:
-    for body in bodies:
-        await client.send(f"<message to='{to}' type='chat'><body>{body}</body></message>")
-    await client.world.settle()  # the workers commit each for itself
+from nestbox.wire.stanza import STANZA_ID
 
 
 @pytest.fixture
@@ -348,70 +284,6 @@ async def test_metadata(alice, bob):
     start, end = (await alice.iq("get", "<metadata xmlns='urn:xmpp:mam:2'/>")).payload
     assert (start.tag, start.get("id"), end.tag, end.get("id")) == (MAM + "start", ids[0], MAM + "end", ids[2])
     assert start.get("timestamp") <= end.get("timestamp") and end.get("timestamp").endswith("Z")
-
-
-def prefs(default: str, always: str = "", never: str = "") -> str:
-    lists = [
-        f"<{name}>{''.join(f'<jid>{jid}</jid>' for jid in value.split())}</{name}>"
-        for name, value in (("always", always), ("never", never))
-    ]
-    return f"<prefs xmlns='urn:xmpp:mam:2' default='{default}'>{''.join(lists)}</prefs>"
-
-
-async def set_prefs(world, client, *args: str) -> Stanza:
-    answer = await client.iq("set", prefs(*args))
-    await world.settle()
-    return answer
-
-
-async def test_preferences_are_kept_and_given_back(world, alice):
-    default = (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload
-    assert default.get("default") == "always" and [child.tag for child in default] == [MAM + "always", MAM + "never"]
-    await set_prefs(world, alice, "never", "bob@nestbox.test Carol@Nestbox.Test", "dave@nestbox.test/x")
-    answer = (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload
-    assert answer.get("default") == "never"
-    assert [jid.text for jid in answer[0]] == ["bob@nestbox.test", "carol@nestbox.test"]
-    assert [jid.text for jid in answer[1]] == ["dave@nestbox.test/x"]
-
-
-@pytest.mark.parametrize("bad", [("sometimes",), ("always", "@"), ("always", "", "a@")])
-async def test_wrong_preferences_change_nothing(alice, bad):
-    assert condition(await alice.iq("set", prefs(*bad))) in ("bad-request", "jid-malformed")
-    assert (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload.get("default") == "always"
-
-
-@pytest.mark.parametrize(
-    "chosen, archived",
-    [
-        (("never",), False),
-        (("never", "bob@nestbox.test"), True),
-        (("never", "alice@nestbox.test"), False),
-        (("always", "", "bob@nestbox.test"), False),
-        (("always", "", "bob@nestbox.test/elsewhere"), True),
-        (("roster",), False),
-        (("roster", "bob@nestbox.test"), True),
-    ],
-)
-async def test_preferences_rule_their_own_side_only(world, alice, bob, chosen, archived):
-    """On every worker: bob is on the other one."""
-    await set_prefs(world, alice, *chosen)
-    await world.servers[1].users.contacts(alice.session.user)
-    await world.servers[2].users.contacts(await world.servers[2].users.load("alice"))
-    await say(alice, bob.bare, "out")
-    await say(bob, alice.bare, "in")
-    message = await alice.expect("message")
-    assert (await query(bob)).bodies == ["out", "in"]
-    assert (await query(alice)).bodies == (["out", "in"] if archived else [])
-    assert (message.find(STANZA_ID) is not None) == archived
-
-
-async def test_roster_means_the_roster(world):
-    await world.friends("alice", "bob")
-    alice, bob, carol = [await world.client(name) for name in ("alice", "bob", "carol")]
-    await set_prefs(world, alice, "roster")
-    await say(bob, alice.bare, "friend")
-    await say(carol, alice.bare, "stranger")
-    assert (await query(alice)).bodies == ["friend"]
 
 
 async def test_an_id_that_another_worker_is_about_to_commit_is_waited_for(world, alice, bob):
