@@ -89,6 +89,11 @@ class TransportOptions:
     dirty: list[SocketTransport] = field(default_factory=list)
 
 
+def _flush_soon(dirty: list[SocketTransport]) -> None:
+    """A turn later, so that what follows from this one, such as the question for an acknowledgement, goes along."""
+    asyncio.get_running_loop().call_soon(_flush_all, dirty)
+
+
 def _flush_all(dirty: list[SocketTransport]) -> None:
     batch = dirty.copy()
     dirty.clear()
@@ -168,7 +173,7 @@ class SocketTransport(asyncio.Protocol):
             self._out = [data]
             dirty = self.options.dirty
             if not dirty:
-                asyncio.get_running_loop().call_soon(_flush_all, dirty)
+                asyncio.get_running_loop().call_soon(_flush_soon, dirty)
             dirty.append(self)
         else:
             self._out.append(data)

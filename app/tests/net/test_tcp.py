@@ -65,7 +65,7 @@ def test_data_both_ways_and_a_clean_end(run):
     run(scenario())
 
 
-def test_writes_of_a_turn_are_one_write(run, monkeypatch):
+def test_writes_of_a_turn_and_what_follows_are_one_write(run, monkeypatch):
     async def scenario():
         async with serve() as (listener, receivers):
             reader, writer = await connect(listener)
@@ -75,7 +75,9 @@ def test_writes_of_a_turn_are_one_write(run, monkeypatch):
             monkeypatch.setattr(type(one.transport), "_send", lambda self, data: (calls.append(data), send(data)))
             for number in range(100):
                 one.transport.write(b"%d," % number)
-            assert await reader.readuntil(b"99,")
+            # As a session asks for an acknowledgement.
+            asyncio.get_running_loop().call_soon(one.transport.write, b"and what follows")
+            assert await reader.readuntil(b"99,and what follows")
             assert len(calls) == 1
             writer.close()
 
