@@ -140,6 +140,7 @@ def address(host) -> str:
     return next(iter(networks.values()))["IPAddress"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A host's tests stay in one process, one after another; the hosts of a scenario are looked at side by side."""
     for item in items:
