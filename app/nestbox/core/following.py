@@ -1,4 +1,4 @@
-"""Messages for a session that moves to another worker stay in order (RFC 6120, section 10.1).
+"""What is sent to a session that moves to another worker stays in order (RFC 6120, section 10.1).
 
 What is on its way to the old place follows the session, and may come after what goes straight to the new one. So each
 worker, when it hears of the move, sends a `Follow` by the way over the old place: behind it nothing more comes from
@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from nestbox.core import registry as reg
+from nestbox.core.session import MOVED
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Following"]
 
-FOLLOW_SECONDS = 1.0  # then messages are given as they come: a worker that has not said anything may be dead
-OLDER = "moved"  # the name of this wait, for `Session.wait_for`
+FOLLOW_SECONDS = 1.0  # then stanzas are given as they come: a worker that has not said anything may be dead
 
 
 class Following:
-    """The sessions that have come to this worker, and those that have left it, as far as messages follow them."""
+    """The sessions that have come to this worker, and those that have left it, as far as stanzas follow them."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -37,7 +37,7 @@ class Following:
         missing = bus.workers() - {bus.worker}
         if missing:
             self._missing[session.entry.uid] = missing
-            session.wait_for(OLDER)
+            session.wait_for(MOVED)
             asyncio.get_running_loop().call_later(FOLLOW_SECONDS, self._done, session)
 
     def left(self, entry: reg.Entry, old: int) -> None:
@@ -60,4 +60,4 @@ class Following:
 
     def _done(self, session: Session) -> None:
         if self._missing.pop(session.entry.uid, None) is not None and not session.ended:
-            session.caught_up(OLDER)
+            session.caught_up(MOVED)

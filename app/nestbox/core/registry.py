@@ -365,14 +365,16 @@ class Registry:
         self._bus.broadcast(encode(op))
         self._dispatch(op)
 
-    def deliver(self, entry: Entry, data: bytes, urgent: bool = True, stored_id: int = 0) -> None:
-        """Give a stanza to a session, here or on another worker."""
+    def deliver(
+        self, entry: Entry, data: bytes, urgent: bool = True, stored_id: int = 0, followed: bool = False
+    ) -> None:
+        """Give a stanza to a session, here or on another worker; see `Deliver`."""
         if entry.worker == self.worker:
             session = self.sessions.get(f"{entry.bare}/{entry.resource}")
             if session is not None:
                 session.send(data, urgent, stored_id=stored_id)
         else:
-            self._bus.send(entry.worker, encode(Deliver(entry.bare, entry.resource, data, urgent, stored_id)))
+            self._bus.send(entry.worker, encode(Deliver(entry.bare, entry.resource, data, urgent, stored_id, followed)))
 
     def receive(self, payload: bytes) -> None:
         """Deal with what came over the bus."""

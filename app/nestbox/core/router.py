@@ -334,7 +334,7 @@ class Router:
         registry = self._server.registry
         session = registry.sessions.get(f"{op.bare}/{op.resource}")
         if session is not None:
-            if op.followed and op.stored_id:
+            if op.followed:
                 session.give_older(op.data, op.stored_id)
             else:
                 session.send(op.data, op.urgent, stored_id=op.stored_id)

@@ -218,7 +218,7 @@ class Server:
         """Find another way for what an ended session was owed."""
         left = session.sm.unacked() if session.sm is not None else []
         left.extend((session.held or {}).values())
-        left.extend(data for data, _, _ in session.later or ())
+        left.extend(what[0] for what in session.later or ())
         for data in left:
             try:
                 await self.router.reroute(session.entry.bare, data)

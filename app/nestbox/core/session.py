@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from nestbox.core.users import User
     from nestbox.store.committer import Committer
 
-__all__ = ["Link", "Session", "Snapshot"]
+__all__ = ["MOVED", "Link", "Session", "Snapshot"]
 
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
+MOVED = "moved"  # one of the places from which `Session.older` come: the worker that had it before
 GIVEN_MAX = 64  # messages of which we remember that a session was given them; more than one page of offline messages
 _numbers = itertools.count()
 
@@ -73,8 +74,8 @@ class Session:
     ``presence`` is its last available presence in canonical bytes without ``to``; ``directed`` are the addresses
     outside the roster that have its presence (RFC 6121, section 4.6); ``interested`` asked for roster pushes;
     ``held`` waits while the client is inactive (XEP-0352), None while it is active; of one sender's presence only the
-    newest does, under the sender's address, all else under a number; ``later`` are messages that came while ``older``
-    ones were on their way to it, by where those come from, None when none are; ``link`` is None while the
+    newest does, under the sender's address, all else under a number; ``later`` is what came while ``older`` stanzas
+    were on their way to it, by where those come from, None when none are; ``link`` is None while the
     client is away and may resume; ``away_since`` is then the loop's time in seconds; ``handling`` is set while a stanza
     of the client waits for something; ``overflow`` is called once when the client leaves too much unacknowledged;
     ``given`` are the ids, in the store, of the last messages that it was sent: none of them is sent again;
@@ -136,7 +137,7 @@ class Session:
         self.interested = False
         self.blocking_pushes = False
         self.held: dict[object, bytes] | None = None
-        self.later: deque[tuple[bytes, bool, int]] | None = None  # as `send` was given them
+        self.later: deque[tuple[bytes, bool, str | None, int]] | None = None  # as `send` was given them
         self.older: set[str] | None = None
         self.ended = False
         self.away_since = 0.0
@@ -167,28 +168,30 @@ class Session:
         ``presence_of`` is the full JID whose last presence this is: an older one need not be sent any more;
         ``stored_id`` is a message's id in the archive or the offline store, 0 for all else.
         """
-        if stored_id:
-            if self.later is not None:
-                self.later.append((data, urgent, stored_id))
-                if len(self.later) >= HELD_MAX:
-                    self.caught_up()
-                return
-            if not self._is_new(stored_id):
-                return
+        if self.later is not None and (stored_id or MOVED in self.older):
+            self.later.append((data, urgent, presence_of, stored_id))
+            if len(self.later) >= HELD_MAX:
+                self.caught_up()
+            return
+        if stored_id and not self._is_new(stored_id):
+            return
         if self.held is None:
             self._emit(data)
         else:
             self._hold(data, urgent, presence_of)
 
     def wait_for(self, older: str) -> None:
-        """Keep the messages that come, until it has `caught_up` with the ``older`` ones from there."""
+        """Keep the messages that come, until it has `caught_up` with the ``older`` ones from there.
+
+        `MOVED`: keep all that comes.
+        """
         if self.older is None:
             self.later, self.older = deque(), set()
         self.older.add(older)
 
-    def give_older(self, data: bytes, stored_id: int) -> None:
-        """Send a message that came before those in ``later``."""
-        if self._is_new(stored_id):
+    def give_older(self, data: bytes, stored_id: int = 0) -> None:
+        """Send what came before all in ``later``."""
+        if not stored_id or self._is_new(stored_id):
             self.release()
             self._emit(data)
 
@@ -199,8 +202,8 @@ class Session:
             if self.older:
                 return
         later, self.later, self.older = self.later, None, None
-        for data, urgent, stored_id in later or ():
-            self.send(data, urgent, stored_id=stored_id)
+        for what in later or ():
+            self.send(*what)
 
     def _hold(self, data: bytes, urgent: bool, presence_of: str | None) -> None:
         held = self.held

@@ -1,4 +1,4 @@
-"""Messages for a session that moves to another worker come in the order in which they were sent."""
+"""What is sent to a session that moves to another worker comes in the order in which it was sent."""
 
 import asyncio
 
@@ -30,21 +30,26 @@ class SlowWay:
 
 @pytest.fixture
 async def moved(world, monkeypatch):
-    """Alice's message 0 is on its way to Bob's worker 2 when he resumes on worker 3; 1 to 4 go straight there."""
+    """Alice's 0 and 1 are on their way to Bob's worker 2 when he resumes on worker 3; 2 to 5 go straight there.
+
+    Every other one is a headline, which is not stored.
+    """
     await world.start_worker(3)
     alice = await world.client("alice", worker=1)
     bob = await WireClient.login(world, "bob", worker=2)
     way = SlowWay(world, monkeypatch)
 
     async def say(number):
-        await alice.send(f"<message to='bob@{DOMAIN}' type='chat'><body>{number}</body></message>")
+        kind = "headline" if number % 2 else "chat"
+        await alice.send(f"<message to='bob@{DOMAIN}' type='{kind}'><body>{number}</body></message>")
         await world.settle()
 
     await say(0)
+    await say(1)
     bob.vanish()
     assert await bob.resume(worker=3)
     await world.settle()
-    for number in range(1, 5):
+    for number in range(2, 6):
         await say(number)
     return bob, way
 
@@ -53,8 +58,8 @@ async def test_what_follows_a_session_comes_before_what_comes_straight(world, mo
     bob, way = moved
     assert bob.bodies == []
     way.let_go()
-    await bob.until(lambda: len(bob.bodies) == 5)
-    assert bob.bodies == ["0", "1", "2", "3", "4"]
+    await bob.until(lambda: len(bob.bodies) == 6)
+    assert bob.bodies == ["0", "1", "2", "3", "4", "5"]
     await world.settle()
     assert world.servers[3].registry.sessions[bob.jid].later is None  # from now on nothing waits
 
@@ -79,6 +84,6 @@ async def test_what_waits_goes_on_with_the_session(world, moved):
     bob.vanish()
     assert await bob.resume(worker=1)
     way.let_go()
-    await bob.until(lambda: len(bob.bodies) == 5)
+    await bob.until(lambda: len(bob.bodies) == 6)
     await world.settle()
-    assert sorted(bob.bodies) == ["0", "1", "2", "3", "4"]
+    assert sorted(bob.bodies) == ["0", "1", "2", "3", "4", "5"]

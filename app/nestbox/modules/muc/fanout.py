@@ -83,4 +83,4 @@ class Fanout:
         bare, _, resource = full.partition("/")
         entry = self._registry.of(bare).get(resource)
         if entry is not None and entry.worker != self._registry.worker:
-            self._registry.deliver(entry, data, urgent)
+            self._registry.deliver(entry, data, urgent, followed=True)
