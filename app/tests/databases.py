@@ -10,6 +10,7 @@ import getpass
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -174,7 +175,11 @@ class Valkey:
         log = self._folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=output, stderr=output)
-        _await(self.socket.exists, self._process, log)
+        _await(self._listens, self._process, log)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # the file is there a moment before anybody listens
+            return probe.connect_ex(str(self.socket)) == 0
 
     @property
     def pid(self) -> int:
