@@ -5,7 +5,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay together, for its fixtures; those with other people's clients do, since they share a site."""
+    """A file's tests stay together, for its fixtures; those with whole servers do, as one fills half a machine."""
     for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group(str(folder if folder.name == "clients" else item.path)))
+        whole = item.path.parent.name in ("clients", "live")
+        item.add_marker(pytest.mark.xdist_group("servers" if whole else str(item.path)))

@@ -199,6 +199,13 @@ class Person(ClientXMPP):
         """The next message with a body."""
         return await asyncio.wait_for(self.messages.get(), seconds)
 
+    async def is_known_to(self, friend: Person) -> None:
+        """Wait until the friend's worker knows that this one is available: messages come straight, not by the store."""
+        while True:
+            friend.send_message(self.boundjid.bare, "are you there?")
+            if (await self.next_message())["delay"]["stamp"] is None:
+                return
+
     async def await_presence(self, sender: str, kind: str) -> object:
         """Wait for a presence of this type from this address (bare or full)."""
         async with asyncio.timeout(30):

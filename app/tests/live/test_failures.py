@@ -41,6 +41,7 @@ async def until_journaled(valkey, person, body):
 
 async def test_a_session_resumes_on_another_worker(cluster, person):
     anna, ben = await person("anna", 1), await person("ben", 2)
+    await ben.is_known_to(anna)
     await ben.lose()
     for number in range(5):
         anna.send_message(f"ben@{DOMAIN}", str(number))
