@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 CONVERGE = Path(__file__).parent / "shared" / "converge.yml"
 PROBE = Path(__file__).parent / "shared" / "probe.py"
@@ -140,12 +141,18 @@ def address(host) -> str:
     return next(iter(networks.values()))["IPAddress"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _Scheduling(LoadScopeScheduling):
     """A host's tests stay in one process, one after another; the hosts of a scenario are looked at side by side."""
-    for item in items:
-        host = item.callspec.params.get("_testinfra_host") if hasattr(item, "callspec") else None
-        item.add_marker(pytest.mark.xdist_group(host.backend.get_pytest_id() if host else "controller"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        # "...[ansible://nestbox-SCENARIO-HOST-ID-PARAMETERS]"; each host's name ends with the checkout's id.
+        return nodeid.partition("ansible://")[2].partition(os.environ.get("NESTBOX_ID", "local"))[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """See pytest-xdist: used where a scenario's molecule.yml says numprocesses."""
+    return _Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,11 +1,18 @@
-"""How `pytest -n 2 --dist loadgroup` shares the tests out between processes."""
+"""How `pytest -n 2` shares the tests out between its processes."""
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _Scheduling(LoadScopeScheduling):
     """A file's tests stay together, for its fixtures; those with whole servers do, as one fills half a machine."""
-    for item in items:
-        whole = item.path.parent.name in ("clients", "live")
-        item.add_marker(pytest.mark.xdist_group("servers" if whole else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "servers" if "/clients/" in file or "/live/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """See pytest-xdist."""
+    return _Scheduling(config, log)
