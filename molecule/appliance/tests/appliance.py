@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import secrets
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,14 @@ class Appliance:
 
     def healthy(self) -> bool:
         return self.host.run("nestboxctl status --json").rc == 0
+
+
+@contextmanager
+def starting_alone() -> Iterator[None]:
+    """Around the start of a container, as the hosts are looked at side by side: at once they could swap their addresses."""
+    with open(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "starting.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from appliance import starting_alone
 from conftest import container_name, wait_for
 
 pytest_plugins = ["appliance"]
@@ -31,7 +32,8 @@ def flood(appliance):
         "nestbox/pi:26.04",
     ]
     subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)
-    subprocess.run([*docker, "-c", FLOOD.read_text(), appliance.address], check=True, capture_output=True)
+    with starting_alone():
+        subprocess.run([*docker, "-c", FLOOD.read_text(), appliance.address], check=True, capture_output=True)
 
     def seen() -> list[dict[str, int]]:
         logs = subprocess.run(["docker", "logs", name], check=True, capture_output=True, text=True).stdout
