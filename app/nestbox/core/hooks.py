@@ -110,7 +110,7 @@ class Hooks:
     inbound: Hook[[User, JID, Stanza]] = field(default_factory=Hook)
     # Any stanza an account sends (session, to, stanza): return True to drop it, raise to bounce (blocking).
     outbound: Hook[[Session, JID, Stanza]] = field(default_factory=Hook)
-    # A session of this worker was bound, went available for the first time, resumed, or ended.
+    # A session of this worker was bound, may be sent messages from now on (others hear of it next), resumed, or ended.
     session_bound: Hook[[Session]] = field(default_factory=Hook)
     session_available: Hook[[Session]] = field(default_factory=Hook)
     session_resumed: Hook[[Session]] = field(default_factory=Hook)

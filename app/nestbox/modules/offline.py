@@ -43,6 +43,7 @@ PAGE = 50  # messages fetched at once
 COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
 COUNTS_MAX = 10_000  # accounts whose count is remembered
 RETRY_SECONDS = 1.0  # between two looks at a store that does not answer
+LAST_COMMIT_SECONDS = 1.0  # after a worker's death: its last transaction may still be on its way
 _log = logging.getLogger("nestbox.offline")
 
 
@@ -60,6 +61,7 @@ def setup(server: Server) -> None:
     server.hooks.session_resumed.add(offline.available)
     server.registry.on(reg.Waiting, offline.arrived)
     server.registry.reloaded.add(offline.reloaded)
+    server.registry.worker_gone.add(offline.worker_gone)
     server.bound.append(offline.clear)
     server.host_features.add("msgoffline")  # XEP-0160, section 5
 
@@ -137,11 +139,20 @@ class _Offline:
     def reloaded(self) -> None:
         self._server.spawn(self._look())
 
+    def worker_gone(self, worker: int) -> None:
+        self.reloaded()
+        asyncio.get_running_loop().call_later(LAST_COMMIT_SECONDS, self.reloaded)
+
     async def _look(self) -> None:
-        """Hand out what waits for those who are here: the bus was away, and may not have said that it came."""
+        """Hand out what waits for those here of which nobody told: the bus was away, or a worker died."""
         if not self._server.registry.sessions:
             return  # as when the worker starts
-        waiting = await self._server.store.offline.owners()
+        try:
+            waiting = await self._server.store.offline.owners()
+        except StoreError as error:
+            _log.warning("what waits is looked at again in a moment: %s", error)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.reloaded)
+            return
         for session in list(self._server.registry.sessions.values()):
             if session.user.id in waiting and _ready(session):
                 session.user.offline = True

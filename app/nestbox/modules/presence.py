@@ -75,6 +75,8 @@ class _Presence:
         before = entry.priority
         session.presence = data
         entry.priority = priority
+        if before is None or before < 0 <= priority:
+            self._server.hooks.session_available.run(session)  # at once: messages may come from now on
         if priority != before:
             await self._registry.update(session)  # the others must know it before our probes come
         if session.ended:
@@ -83,8 +85,6 @@ class _Presence:
         if before is None:
             await self._arrive(session, contacts)
         if not session.ended:
-            if before is None or before < 0 <= priority:
-                self._server.hooks.session_available.run(session)
             self._server.hooks.presence_sent.run(session, stanza)
         return 0
 

@@ -241,6 +241,48 @@ async def test_what_is_sent_meanwhile_comes_after_what_waited(world, alice, monk
     assert await waiting(world) == 0
 
 
+async def test_what_is_sent_while_others_hear_of_the_client_comes_after_what_waited(world, alice, monkeypatch):
+    await say(alice, "1")
+    await world.settle()
+    bob = await world.client("bob", presence=None)
+    registry = world.servers[1].registry
+    update = registry.update
+
+    async def slow(session) -> None:
+        await say(alice, "2")
+        await world.settle()
+        await update(session)
+
+    monkeypatch.setattr(registry, "update", slow)
+    await bob.send("<presence/>")
+    await world.settle()
+    assert bodies(bob) == ["1", "2"]
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_what_a_worker_kept_and_died_before_it_said_so_is_handed_out(world, alice, monkeypatch, failures):
+    monkeypatch.setattr(offline, "LAST_COMMIT_SECONDS", 60)
+    monkeypatch.setattr(offline, "RETRY_SECONDS", 0.01)
+    store = world.servers[2].store.offline
+    owners, left = store.owners, [StoreError("away")] * failures
+
+    async def failing():
+        if left:
+            raise left.pop()
+        return await owners()
+
+    monkeypatch.setattr(store, "owners", failing)
+    bob = await comes_online(world, worker=2)
+    monkeypatch.setattr(world.servers[1].registry, "of", lambda bare: {})  # worker 1 has not heard of him yet
+    monkeypatch.setattr(world.servers[1].registry, "tell_all", lambda op: None)  # and dies
+    await say(alice, "1")
+    assert await waiting(world) == 1
+    await bob.nothing("message")
+    await world.servers[2].registry.worker_lost(1)
+    await bob.expect("message")
+    assert await waiting(world) == 0
+
+
 async def test_what_is_sent_meanwhile_waits_for_the_next_client_if_this_one_goes(world, alice, monkeypatch):
     await say(alice, "1")
     await world.settle()
