@@ -7,6 +7,7 @@ on a channel, so that a receiver drops what was sent twice and notices what it m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import struct
@@ -15,6 +16,7 @@ from functools import partial
 from time import perf_counter
 
 from nestbox.bus.base import BusCounts, BusError, Handler
+from nestbox.bus.channel import AWAY_SECONDS, Channel
 from nestbox.bus.resp import RespConnection
 
 __all__ = ["RedisBus"]
@@ -23,9 +25,7 @@ _log = logging.getLogger("nestbox.bus")
 
 HEARTBEAT_SECONDS = 3.0
 ALIVE_SECONDS = 10
-LATE_SECONDS = 0.2  # between two tries to reach a worker that has not come back yet after the engine was away
 SUBSCRIBE_SECONDS = 5.0
-AWAY_SECONDS = 60  # for which messages wait when the engine is away, to be sent in order when it is back
 MAX_WORKERS = 32  # ids have five bits for the worker (nestbox.core.ids)
 MAX_GROUP = 1024 * 1024  # bytes in one PUBLISH
 SLICE = 0.005  # seconds of messages from others in one turn of the loop
@@ -62,7 +62,7 @@ class RedisBus:
         self._heart: asyncio.Task[None] | None = None
         self._alive: dict[int, int] = {}  # worker -> life
         self._forgive_until = 0.0  # loop time: after the engine came back, missing heartbeats mean nothing
-        self._late: dict[str, list[bytes]] = {}  # by channel: for workers that do not listen yet after that
+        self._channels: dict[str, Channel] = {}  # of the other workers, by name
         self._out: dict[str, list[bytes]] = {}  # by channel: what this turn of the loop sends
         self._out_bytes = 0
         self._numbers: dict[str, int] = {}  # by channel: of the last message sent
@@ -103,6 +103,8 @@ class RedisBus:
             self._commands.send(("DEL", self._alive_key(self.worker)), lambda reply: None)
         await self._commands.stop()
         await self._subscriber.stop()
+        for channel in self._channels.values():
+            channel.lost()
 
     def workers(self) -> set[int]:
         """See Bus.workers."""
@@ -156,35 +158,32 @@ class RedisBus:
         if self.worker:
             self._commands.send_first("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS)
 
-    def _send_late(self, channel: str) -> None:
-        self._publish(channel, self._late.pop(channel))
+        for channel in self._channels.values():
+            channel.back()
+
+    def _forgiving(self) -> bool:
+        return asyncio.get_running_loop().time() < self._forgive_until
 
     def _publish(self, channel: str, payloads: list[bytes]) -> None:
-        if channel in self._late:
-            self._late[channel] += payloads
-            return
-        loop = asyncio.get_running_loop()
         number = self._numbers[channel] = self._numbers.get(channel, 0) + 1 & 0xFFFFFFFF
         parts = [_HEAD.pack(self.worker, self._life, number)]
         for payload in payloads:
             parts += (_LENGTH.pack(len(payload)), payload)
-
-        def done(reply: object) -> None:
-            if channel == _ALL:
-                return
-            if reply == 0 and loop.time() < self._forgive_until:
-                if channel not in self._late:
-                    self._late[channel] = []
-                    loop.call_later(LATE_SECONDS, self._send_late, channel)
-                self._late[channel] += payloads
-            elif isinstance(reply, Exception) or reply == 0:
-                self._undelivered(int(channel.rpartition(":")[2]), payloads)
-
+        data = b"".join(parts)
         self.counts.sent += len(payloads)
-        try:
-            self._commands.send(("PUBLISH", channel, b"".join(parts)), done, seconds=AWAY_SECONDS)
-        except BusError as error:
-            done(error)
+        if channel != _ALL:
+            self._channel(channel).send(data, payloads)
+            return
+        with contextlib.suppress(BusError):  # too much waits
+            self._commands.send(("PUBLISH", channel, data), _ignore, seconds=AWAY_SECONDS)
+
+    def _channel(self, name: str) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            worker = int(name.rpartition(":")[2])
+            channel = Channel(self._commands, name, self._forgiving, partial(self._undelivered, worker))
+            self._channels[name] = channel
+        return channel
 
     def _undelivered(self, worker: int, payloads: list[bytes]) -> None:
         self.counts.undelivered += len(payloads)
@@ -266,6 +265,7 @@ class RedisBus:
     def _lost(self, worker: int) -> None:
         _log.warning("worker %d is gone", worker)
         self.on_worker_lost(worker)
+        self._channel(f"{_PREFIX}worker:{worker}").lost()
 
     async def _beat_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -273,6 +273,8 @@ class RedisBus:
         while True:
             await asyncio.sleep(1.0)
             self._commands.check()
+            for channel in list(self._channels.values()):
+                channel.check()
             if loop.time() < next_beat:
                 continue
             next_beat = loop.time() + HEARTBEAT_SECONDS

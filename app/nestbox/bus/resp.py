@@ -53,9 +53,9 @@ class RespConnection(asyncio.Protocol):
     """Commands in, replies out, in order, over reconnects.
 
     ``on_up()`` is called on each connect, before anything else is sent, and may call ``send_first``. With ``on_push``
-    it is a subscriber's connection: that gets all that comes. A command that was sent but not answered when the
-    connection broke is sent again only when it may be. ``since`` is when, by `time.perf_counter`, this turn's work on
-    what has come began.
+    it is a subscriber's connection: that gets all that comes. A command that is not answered when the connection breaks
+    is sent again only when it may be; else it fails at once. ``since`` is when, by `time.perf_counter`, this turn's
+    work on what has come began.
     """
 
     def __init__(
@@ -175,13 +175,13 @@ class RespConnection(asyncio.Protocol):
         else:
             self._fail(lambda command: command.deadline < now)
 
-    def _fail(self, which: Callable[[_Command], bool]) -> None:
+    def _fail(self, which: Callable[[_Command], bool], why: str = "the bus does not answer") -> None:
         failed = [command for command in (*self._sent, *self._unsent) if which(command)]
         self._sent = deque(command for command in self._sent if not which(command))
         self._unsent = deque(command for command in self._unsent if not which(command))
         for command in failed:
             self._bytes -= len(command.data)
-            command.done(BusError("the bus does not answer"))
+            command.done(BusError(why))
 
     def _flush(self) -> None:
         self._flushing = False
@@ -221,13 +221,8 @@ class RespConnection(asyncio.Protocol):
             return
         self._io = transport
         self._reader = hiredis.Reader()
-        again = [command for command in self._sent if command.again]
-        lost = [command for command in self._sent if not command.again]
-        self._unsent.extendleft(reversed(again))
+        self._unsent.extendleft(reversed(self._sent))
         self._sent.clear()
-        for command in lost:
-            self._bytes -= len(command.data)
-            command.done(BusError("the connection to the bus broke before the answer"))
         if self._password is not None:
             self.send_first("AUTH", self._password)
         self._on_up()
@@ -238,6 +233,7 @@ class RespConnection(asyncio.Protocol):
         self._io = None
         while self._held is not None:  # what had come before counts
             self._release()
+        self._fail(lambda command: not command.again, "the connection to the bus broke before the answer")
         self._lost.set()
         if not self._stopped:
             _log.warning("the connection to the bus is lost: %s", exc or "closed by the other side")

@@ -307,6 +307,55 @@ def test_the_engine_is_restarted(run, valkey, fast_heart):
     run(scenario())
 
 
+def test_what_is_sent_while_the_engine_is_restarted_comes_in_order(run, valkey):
+    """The receiver comes back to the engine while that reads what the sender had to keep."""
+
+    async def scenario():
+        async with workers(valkey.url, 2) as [one, two]:
+            connect = two.bus._subscriber._connect
+
+            async def just_behind():
+                while not one.bus._commands.connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                await connect()
+
+            two.bus._subscriber._connect = just_behind
+            await asyncio.to_thread(valkey.stop)
+            await until_away(one.bus, two.bus)
+            sent = [b"%d" % number + bytes(3_000) for number in range(500)]
+            for payload in sent[:400]:  # each in a turn, and so in a group, of its own
+                one.bus.send(2, payload)
+                await asyncio.sleep(0)
+            await asyncio.to_thread(valkey.start)
+            for payload in sent[400:]:
+                one.bus.send(2, payload)
+                await asyncio.sleep(0.005)
+            await two.until(lambda: len(two.got) == len(sent))
+            assert two.got == sent and one.undelivered == []
+
+    run(scenario())
+
+
+def test_what_waits_for_a_worker_that_has_died_is_given_back(run, valkey, monkeypatch):
+    monkeypatch.setattr("nestbox.bus.channel.LATE_SECONDS", 60)
+
+    async def scenario():
+        async with workers(valkey.url, 2) as [one, two]:
+            two.bus._heart.cancel()
+            await two.bus._subscriber.stop()  # as kill -9 leaves it
+            one.bus._forgive()  # the engine was restarted a moment ago
+            for payload in (b"a", b"b"):
+                one.bus.send(2, payload)
+                await asyncio.sleep(0.1)
+            assert one.undelivered == []
+            again = await Worker(valkey.url, 2).start()
+            await one.until(lambda: len(one.undelivered) == 2)
+            assert one.lost == [2] and one.undelivered == [(2, b"a"), (2, b"b")] and again.got == []
+            await again.bus.close()
+
+    run(scenario())
+
+
 def test_whoever_has_set_a_value_is_found_alive_after_the_engine_was_restarted(run, valkey):
     """A worker that starts meanwhile must not hold the others for dead."""
 
@@ -325,7 +374,7 @@ def test_whoever_has_set_a_value_is_found_alive_after_the_engine_was_restarted(r
 
 def test_commands_fail_in_time_when_the_bus_stays_away(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.resp.ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr("nestbox.bus.redis.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("nestbox.bus.channel.AWAY_SECONDS", 0.5)
 
     async def scenario():
         async with workers(valkey.url, 1) as [one]:
@@ -342,6 +391,7 @@ def test_commands_fail_in_time_when_the_bus_stays_away(run, valkey, monkeypatch)
 
 def test_what_waits_for_the_bus_is_bounded(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.resp.MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr("nestbox.bus.channel.MAX_WAITING_BYTES", 10_000)
 
     async def scenario():
         async with workers(valkey.url, 1) as [one]:
@@ -351,7 +401,7 @@ def test_what_waits_for_the_bus_is_bounded(run, valkey, monkeypatch):
                 one.bus.send(2, bytes(1000))
                 await asyncio.sleep(0)
             with pytest.raises(BusError, match="too many"):
-                await one.bus.set("k", bytes(9000), None)
+                await one.bus.set("k", bytes(11_000), None)
             assert 10 <= len(one.undelivered) <= 12
 
     run(scenario())
