@@ -19,12 +19,13 @@ __all__ = ["Channel"]
 
 AWAY_SECONDS = 60  # for which messages wait when the engine is away, to be sent in order when it is back
 LATE_SECONDS = 0.2  # between two tries to reach a worker that has not come back yet
-MAX_WAITING = 20_000  # groups
-MAX_WAITING_BYTES = 64 * 1024 * 1024
+MAX_WAITING = 20_000  # groups, for one worker
+MAX_WAITING_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _Group:
+    number: int
     data: bytes  # with its number: taken twice, it is dropped there
     payloads: list[bytes]
     deadline: float  # loop time
@@ -51,10 +52,12 @@ class Channel:
         self._waiting: deque[_Group] = deque()
         self._bytes = 0  # of those
         self._trying = False  # the first of those is on its way
+        self._number = 0  # of the last group
 
     def send(self, data: bytes, payloads: list[bytes]) -> None:
         """Send a group of messages, ``data`` in the bus's own form, behind all that were sent before."""
-        group = _Group(data, payloads, asyncio.get_running_loop().time() + AWAY_SECONDS)
+        self._number += 1
+        group = _Group(self._number, data, payloads, asyncio.get_running_loop().time() + AWAY_SECONDS)
         if self._waiting or not self._commands.connected:
             self._wait(group)
         else:
@@ -122,7 +125,10 @@ class Channel:
         if len(self._waiting) >= MAX_WAITING or self._bytes + len(group.data) > MAX_WAITING_BYTES:
             self._undelivered(group.payloads)
         else:
-            self._waiting.append(group)
+            at = len(self._waiting)
+            while at and self._waiting[at - 1].number > group.number:  # back again, and older
+                at -= 1
+            self._waiting.insert(at, group)
             self._bytes += len(group.data)
 
     def _take(self) -> _Group:

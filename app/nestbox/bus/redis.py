@@ -157,7 +157,6 @@ class RedisBus:
         self._forgive()
         if self.worker:
             self._commands.send_first("SET", self._alive_key(self.worker), self._life, "EX", ALIVE_SECONDS)
-
         for channel in self._channels.values():
             channel.back()
 

@@ -8,6 +8,7 @@ import pytest
 
 from nestbox.bus import BusError, open_bus
 from nestbox.bus import redis as redis_module
+from nestbox.bus.channel import Channel
 from nestbox.bus.local import LocalBus
 from nestbox.bus.redis import RedisBus
 from nestbox.config import Bus as BusConfig
@@ -332,6 +333,35 @@ def test_what_is_sent_while_the_engine_is_restarted_comes_in_order(run, valkey):
                 await asyncio.sleep(0.005)
             await two.until(lambda: len(two.got) == len(sent))
             assert two.got == sent and one.undelivered == []
+
+    run(scenario())
+
+
+def test_what_comes_back_goes_before_what_was_not_sent_yet(run):
+    """The answers for 1 and 2 come one after the other; 3 is sent in between."""
+
+    class Engine:
+        connected = True
+
+        def __init__(self):
+            self.asked = []
+
+        def send(self, words, done, **options):
+            self.asked.append((words[2], done))
+
+    async def scenario():
+        engine = Engine()
+        channel = Channel(engine, "c", lambda: True, lambda payloads: None)
+        channel.send(b"1", [])
+        channel.send(b"2", [])
+        (_, first), (_, second) = engine.asked
+        first(0)
+        channel.send(b"3", [])
+        second(0)
+        engine.asked.clear()
+        channel.back()
+        engine.asked[0][1](1)
+        assert [data for data, _ in engine.asked] == [b"1", b"2", b"3"]
 
     run(scenario())
 

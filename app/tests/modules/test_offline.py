@@ -259,19 +259,22 @@ async def test_what_is_sent_while_others_hear_of_the_client_comes_after_what_wai
     assert bodies(bob) == ["1", "2"]
 
 
-@pytest.mark.parametrize("failures", [0, 1])
-async def test_what_a_worker_kept_and_died_before_it_said_so_is_handed_out(world, alice, monkeypatch, failures):
-    monkeypatch.setattr(offline, "LAST_COMMIT_SECONDS", 60)
-    monkeypatch.setattr(offline, "RETRY_SECONDS", 0.01)
+@pytest.mark.parametrize("first", ["found", "the store is away", "not committed yet"])
+async def test_what_a_worker_kept_and_died_before_it_said_so_is_handed_out(world, alice, monkeypatch, first):
+    monkeypatch.setattr(offline, "LAST_COMMIT_SECONDS", 0.01 if first == "not committed yet" else 60)
+    monkeypatch.setattr(offline, "RETRY_SECONDS", 0.01 if first == "the store is away" else 60)
     store = world.servers[2].store.offline
-    owners, left = store.owners, [StoreError("away")] * failures
+    owners, looks = store.owners, []
 
-    async def failing():
-        if left:
-            raise left.pop()
-        return await owners()
+    async def found():
+        looks.append(first)
+        if len(looks) > 1 or first == "found":
+            return await owners()
+        if first == "the store is away":
+            raise StoreError(first)
+        return set()
 
-    monkeypatch.setattr(store, "owners", failing)
+    monkeypatch.setattr(store, "owners", found)
     bob = await comes_online(world, worker=2)
     monkeypatch.setattr(world.servers[1].registry, "of", lambda bare: {})  # worker 1 has not heard of him yet
     monkeypatch.setattr(world.servers[1].registry, "tell_all", lambda op: None)  # and dies
