@@ -52,8 +52,6 @@ class Counts:
     presences_in: int = 0
     iqs_in: int = 0
     stanzas_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
     logins: int = 0
     logins_failed: int = 0
     logins_delayed: int = 0

@@ -8,7 +8,9 @@ from prometheus_client import CollectorRegistry, Histogram
 
 __all__ = ["LoopLag"]
 
-EVERY = 0.02  # seconds between two looks, by which a stall may have been longer than what is seen of it
+QUIET = 0.25  # seconds between two looks; each wakes the worker, which on a Pi costs half a millisecond
+LATE = 0.005  # seconds after which the loop counts as late: then it is looked at more often,
+BUSY = 0.02  # as a stall may have been that much longer than what is seen of it
 KEPT = 60.0  # seconds that the worst lag is remembered, at least
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1, 2, 5)
 
@@ -34,11 +36,13 @@ class LoopLag:
         """Measure until cancelled."""
         loop = asyncio.get_running_loop()
         self._since = loop.time()
+        every = QUIET
         while True:
-            due = loop.time() + EVERY
-            await asyncio.sleep(EVERY)
+            due = loop.time() + every
+            await asyncio.sleep(every)
             now = loop.time()
             lag = max(0.0, now - due)
+            every = BUSY if lag > LATE else QUIET
             self._histogram.observe(lag)
             if now - self._since > KEPT:
                 self._before, self._worst, self._since = self._worst, 0.0, now

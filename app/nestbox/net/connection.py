@@ -23,6 +23,7 @@ from nestbox.protocol.stream import (
     StartTls,
     Stream,
 )
+from nestbox.wire.framing import frame
 
 if TYPE_CHECKING:
     from nestbox.config import Limits
@@ -101,7 +102,6 @@ class Connection:
         self.heard = asyncio.get_running_loop().time()
         self.pinged = False
         self.silent = 0
-        self.shared.server.counts.bytes_in += len(data)
         self.stream.feed(data)
         if self.session is not None and not self._free:
             self._due = max(self._due, self.heard - BURST_SECONDS) + len(data) / self._limits.session_bytes
@@ -149,10 +149,8 @@ class Connection:
         if self.early is not None:
             self.early.append(data)
             return
-        counts = self.shared.server.counts
-        counts.stanzas_out += 1
-        counts.bytes_out += len(data)
-        self.transport.write(self.stream.frame(data))
+        self.shared.server.counts.stanzas_out += 1
+        self.transport.write(data if self.transport.kind == "tcp" else frame(data))
 
     def request_ack(self) -> None:
         """See Link.request_ack."""

@@ -32,7 +32,7 @@ class TcpTransport(SocketTransport):
         super().__init__(options, secure=secure)
         self._make: MakeReceiver | None = make_receiver
         self._head: bytes | None = b"" if proxy else None  # of the PROXY header, as far as it has come
-        self._codec: TlsCodec | None = None
+        self._codec = None
         self._records: bytes | None = None  # of a TLS handshake that waits for its turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -140,16 +140,6 @@ class TcpTransport(SocketTransport):
             self._receiver.data_received(plain)
         if codec.closed:
             self.close()
-
-    def flush(self) -> None:
-        """Hand what was gathered to the socket; during a handshake it waits."""
-        if self._codec is None or self._codec.established:
-            super().flush()
-
-    def _send(self, data: bytes) -> None:
-        if self._codec is not None:
-            data = self._codec.encode(data)
-        super()._send(data)
 
     def _close_io(self) -> None:
         self.flush()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nestbox.net.pace import Pace
+from nestbox.net.tls import TlsCodec
 
 __all__ = ["MakeReceiver", "Receiver", "SlowConsumer", "SocketTransport", "Transport", "TransportOptions"]
 
@@ -110,6 +111,7 @@ class SocketTransport(asyncio.Protocol):
 
     kind = ""
     unsent: Sequence[bytes] = ()
+    _codec: TlsCodec | None = None  # where TLS ends here
     __slots__ = (
         "_closing", "_io", "_out", "_paused", "_pending", "_reason", "_receiver", "_timer",
         "congested", "options", "peer", "secure", "tls",
@@ -134,8 +136,19 @@ class SocketTransport(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """See Transport.write."""
-        if not self._closing:
-            self._queue(data)
+        if self._closing:
+            return
+        if self._out is None:
+            self._out = [data]
+            dirty = self.options.dirty
+            if not dirty:
+                asyncio.get_running_loop().call_soon(_flush_soon, dirty)
+            dirty.append(self)
+        else:
+            self._out.append(data)
+        self._pending += len(data)
+        if self._pending > self.options.max_buffer:
+            self._too_slow()
 
     def close(self) -> None:
         """See Transport.close."""
@@ -166,35 +179,20 @@ class SocketTransport(asyncio.Protocol):
             if self._io is not None and not self._io.is_closing():
                 self._io.resume_reading()
 
-    # gathering
-
-    def _queue(self, data: bytes) -> None:
-        if self._out is None:
-            self._out = [data]
-            dirty = self.options.dirty
-            if not dirty:
-                asyncio.get_running_loop().call_soon(_flush_soon, dirty)
-            dirty.append(self)
-        else:
-            self._out.append(data)
-        self._pending += len(data)
-        if self._pending > self.options.max_buffer:
-            self._too_slow()
-
     def flush(self) -> None:
-        """Hand what was gathered to the socket."""
-        out = self._out
-        if out is None or self._io is None:
+        """Hand what was gathered to the socket; during a TLS handshake it waits."""
+        out, codec = self._out, self._codec
+        if out is None or self._io is None or (codec is not None and not codec.established):
             return
         self._out = None
         self._pending = 0
-        self._send(out[0] if len(out) == 1 else b"".join(out))
-        if self._io.get_write_buffer_size() > self.options.max_buffer:
-            self._too_slow()
-
-    def _send(self, data: bytes) -> None:
+        data = out[0] if len(out) == 1 else b"".join(out)
+        if codec is not None:
+            data = codec.encode(data)
         self.options.bytes_out += len(data)
         self._io.write(data)
+        if self.congested and self._io.get_write_buffer_size() > self.options.max_buffer:
+            self._too_slow()
 
     def _too_slow(self) -> None:
         self.options.slow_consumers += 1

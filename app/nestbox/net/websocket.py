@@ -70,14 +70,12 @@ class WebSocketTransport(SocketTransport):
 
     def write(self, data: bytes) -> None:
         """See Transport.write: one text message."""
-        if not self._closing:
-            self._queue(header(len(data)))
-            self._queue(data)
+        super().write(header(len(data)) + data)
 
     def close(self, code: int = 1000) -> None:
         """See Transport.close: the close frame goes first, and the client's is waited for (RFC 6455, section 7.1)."""
         if not self._closing:
-            self._queue(encode(close_payload(code), CLOSE))
+            super().write(encode(close_payload(code), CLOSE))
             self._closing = True
             self.resume_reading()
             self._start_timer(self.options.close_timeout, self.abort)
@@ -101,14 +99,14 @@ class WebSocketTransport(SocketTransport):
             elif opcode == TEXT:
                 self._receiver.data_received(payload)
             elif opcode == PING:
-                self._queue(encode(payload, PONG))
+                super().write(encode(payload, PONG))
             if self._decoder is None:
                 return
 
     def _end(self, payload: bytes) -> None:
         """The last frame, unless it is sent already, then the socket."""
         if not self._closing:
-            self._queue(encode(payload, CLOSE))
+            super().write(encode(payload, CLOSE))
             self._closing = True
         self._decoder = None
         self._close_io()

@@ -8,6 +8,7 @@ import ssl
 import stat
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -65,20 +66,18 @@ def test_data_both_ways_and_a_clean_end(run):
     run(scenario())
 
 
-def test_writes_of_a_turn_and_what_follows_are_one_write(run, monkeypatch):
+def test_writes_of_a_turn_and_what_follows_are_one_write(run):
     async def scenario():
         async with serve() as (listener, receivers):
             reader, writer = await connect(listener)
             one = await receivers.first()
-            calls = []
-            send = one.transport._send
-            monkeypatch.setattr(type(one.transport), "_send", lambda self, data: (calls.append(data), send(data)))
+            one.transport._io = io = Mock(wraps=one.transport._io)
             for number in range(100):
                 one.transport.write(b"%d," % number)
             # As a session asks for an acknowledgement.
             asyncio.get_running_loop().call_soon(one.transport.write, b"and what follows")
             assert await reader.readuntil(b"99,and what follows")
-            assert len(calls) == 1
+            assert io.write.call_count == 1
             writer.close()
 
     run(scenario())
