@@ -30,12 +30,12 @@ def judge(figure: Figure, release: str, rows: dict[str, dict]) -> str:
 
 
 def complaints(figures: list[Figure], release: str) -> list[str]:
-    """A sentence for each figure that is worse than the ratchet or has no row."""
+    """A sentence for each figure that is worse than the ratchet, misses its goal or has no row."""
     rows = load()
     return [
         f"{figure.name} is {figure.value:g}, {verdict.lower()} "
         f"(best so far {rows.get(figure.name, {}).get(release)}, goal {rows.get(figure.name, {}).get('goal')}): "
         + "; ".join(figure.found[:20])
         for figure in figures
-        if (verdict := judge(figure, release, rows)).isupper()
+        if (verdict := judge(figure, release, rows)) not in ("better", "as before")
     ]

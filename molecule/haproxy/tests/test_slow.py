@@ -32,3 +32,13 @@ def test_a_held_request_and_a_slow_upload_are_waited_for(host, address):
     with ThreadPoolExecutor() as pool:
         answers = [pool.submit(poll), pool.submit(upload)]
         assert [answer.result() for answer in answers] == [200, 200]
+
+
+def test_half_a_request_is_not_waited_for(host, address):
+    """A client that sends its header slowly holds a connection for 10 s, not for ever."""
+    with Client(address, 443, tls_context(host, "http/1.1")) as client:
+        client.socket.settimeout(SECONDS)
+        begin = time.monotonic()
+        client.socket.sendall(b"GET / HTTP/1.1\r\nHost: nest")
+        assert client.answer()[0] == 408
+        assert 5 < time.monotonic() - begin < 20
