@@ -32,7 +32,7 @@ def wait_for() -> Callable[..., object]:
         end = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
-            time.sleep(1)
+            time.sleep(6)  # the firewall lets six connections in within 30 s
         return value
 
     return wait

@@ -44,6 +44,6 @@ def test_the_firewall_and_the_kernel_have_their_settings(restarted):
     assert restarted.check_output("cat /sys/module/apparmor/parameters/enabled") == "Y"
 
 
-def test_limits_are_in_force_again(restarted):
+def test_memory_is_bounded_again(restarted):
     folder = "/sys/fs/cgroup" + restarted.check_output("systemctl show -P ControlGroup nestbox@1")
     assert restarted.file(f"{folder}/memory.max").content_string.strip().isdigit()

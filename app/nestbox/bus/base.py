@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 __all__ = ["Bus", "BusCounts", "BusError", "Handler"]
@@ -17,12 +18,13 @@ class BusError(Exception):
 
 @dataclass(slots=True)
 class BusCounts:
-    """For the metrics: messages sent and received, those that reached nobody, lost connections."""
+    """For the metrics: messages sent and received, those that reached nobody, lost connections, limits by name."""
 
     sent: int = 0
     received: int = 0
     undelivered: int = 0
     reconnects: int = 0
+    limits_hit: Counter[str] = field(default_factory=Counter)
 
 
 class Bus(Protocol):

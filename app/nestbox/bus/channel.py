@@ -123,6 +123,7 @@ class Channel:
 
     def _wait(self, group: _Group) -> None:
         if len(self._waiting) >= MAX_WAITING or self._bytes + len(group.data) > MAX_WAITING_BYTES:
+            self._commands.limits_hit["bus_groups"] += 1
             self._undelivered(group.payloads)
         else:
             at = len(self._waiting)

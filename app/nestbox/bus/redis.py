@@ -50,13 +50,13 @@ class RedisBus:
         if not 0 <= worker < MAX_WORKERS:
             raise ValueError(f"a worker's number must be from 0 to {MAX_WORKERS - 1}")
         self.worker = worker
-        self.counts = BusCounts()
         self.on_reconnect: Callable[[], None] = lambda: None
         self.on_worker_lost: Callable[[int], None] = lambda worker: None
         self.on_undelivered: Callable[[int, bytes], None] = lambda worker, payload: None
         self._life = secrets.randbits(32)  # a restarted worker is not the one that it was
         self._commands = RespConnection(url, self._up)
         self._subscriber = RespConnection(url, self._subscribe, self._pushed)
+        self.counts = BusCounts(limits_hit=self._commands.limits_hit)
         self._handler: Handler = lambda payload: None
         self._subscribed: asyncio.Future[None] | None = None
         self._heart: asyncio.Task[None] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter
 from urllib.parse import unquote, urlsplit
@@ -55,7 +55,7 @@ class RespConnection(asyncio.Protocol):
     ``on_up()`` is called on each connect, before anything else is sent, and may call ``send_first``. With ``on_push``
     it is a subscriber's connection: that gets all that comes. A command that is not answered when the connection breaks
     is sent again only when it may be; else it fails at once. ``since`` is when, by `time.perf_counter`, this turn's
-    work on what has come began.
+    work on what has come began; ``limits_hit`` counts what was too much, see BusCounts.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class RespConnection(asyncio.Protocol):
         self._path, self._port, self._password = parse_url(url)
         self._on_up = on_up
         self._on_push = on_push
+        self.limits_hit: Counter[str] = Counter()
         self._io: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
         self._held: Callable[[], None] | None = None
@@ -115,6 +116,7 @@ class RespConnection(asyncio.Protocol):
         """
         data = hiredis.pack_command(words)
         if self._bytes + len(data) > MAX_WAITING_BYTES or len(self._sent) + len(self._unsent) >= MAX_WAITING:
+            self.limits_hit["bus_commands"] += 1
             raise BusError("too many commands wait for the bus")
         loop = asyncio.get_running_loop()
         self._bytes += len(data)

@@ -36,28 +36,34 @@ _TYPES = {
 
 
 class StreamError(Exception):
-    """Ends a stream (RFC 6120, section 4.9). ``condition`` is one of section 4.9.3, ``text`` is for people."""
+    """Ends a stream (RFC 6120, section 4.9). ``condition`` is one of section 4.9.3, ``text`` is for people.
 
-    def __init__(self, condition: str, text: str = "") -> None:
+    ``limit`` is the name of the limit that was gone over, by which the metrics count it; '' for none.
+    """
+
+    def __init__(self, condition: str, text: str = "", *, limit: str = "") -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.text = text
+        self.limit = limit
 
 
 class StanzaError(Exception):
     """Answers a stanza (RFC 6120, section 8.3). The type follows from the condition where not given.
 
-    ``extra`` is an application-specific condition, put after the defined one (section 8.3.4).
+    ``extra`` is an application-specific condition, put after the defined one (section 8.3.4). ``limit`` is the name of
+    the limit that was gone over, by which the metrics count it; '' for none.
     """
 
     def __init__(
-        self, condition: str, text: str = "", *, type: str | None = None, extra: Element | None = None
+        self, condition: str, text: str = "", *, type: str | None = None, extra: Element | None = None, limit: str = ""
     ) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.type = type or _TYPES[condition]
         self.text = text
         self.extra = extra
+        self.limit = limit
 
     def element(self) -> Element:
         """The ``<error/>`` child for the answer."""
@@ -73,9 +79,13 @@ class StanzaError(Exception):
 
 
 class SaslError(Exception):
-    """Fails an authentication (RFC 6120, section 6.5). ``condition`` is one of section 6.5."""
+    """Fails an authentication (RFC 6120, section 6.5). ``condition`` is one of section 6.5.
 
-    def __init__(self, condition: str, text: str = "") -> None:
+    ``counts``: whether it is one of the attempts that a stream has; not where the client only tries another mechanism.
+    """
+
+    def __init__(self, condition: str, text: str = "", counts: bool = True) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.text = text
+        self.counts = counts

@@ -76,11 +76,22 @@ class Guard:
 
     def delay(self, address: str, account: str) -> float:
         """How many seconds a login has to wait; 0 for most."""
+        return self._longest(address, account)[0]
+
+    def limit(self, address: str, account: str) -> str:
+        """The name of the limit for which a login has to wait; '' for most."""
+        seconds, limit = self._longest(address, account)
+        return limit if seconds else ""
+
+    def _longest(self, address: str, account: str) -> tuple[float, str]:
         source = self._sources.key(address)
         if not source:
-            return 0.0
+            return 0.0, ""
         known = (source, account) in self._known
-        return max(self._addresses.delay(source), 0.0 if known else self._accounts.delay(account))
+        by_account = 0.0 if known else self._accounts.delay(account)
+        return max(
+            (self._addresses.delay(source), "failed_logins_per_address"), (by_account, "failed_logins_per_account")
+        )
 
     async def wait(self, address: str, account: str) -> None:
         """Wait for `delay`. Raises StreamError where too many wait already: then they are guesses."""
@@ -89,7 +100,9 @@ class Guard:
         if (source, account) not in self._known:
             places.append((self._accounts.waiting, account))
         if any(waiting[key] >= WAITING for waiting, key in places):
-            raise StreamError("policy-violation", "Too many logins have failed; try again later.")
+            raise StreamError(
+                "policy-violation", "Too many logins have failed; try again later.", limit="logins_waiting"
+            )
         for waiting, key in places:
             waiting[key] += 1
         try:

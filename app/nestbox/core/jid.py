@@ -15,6 +15,7 @@ RFCS = ("RFC 7622",)
 
 _USERNAME = get_profile("UsernameCaseMapped")
 _OPAQUE = get_profile("OpaqueString")
+_width_map = _USERNAME.width_mapping_rule
 _FORBIDDEN_LOCAL = frozenset("\"&'/:<>@")  # RFC 7622, section 3.3.1
 _PLAIN_LOCAL = re.compile(r"[a-z0-9._\-+]{1,255}").fullmatch
 _PLAIN_RESOURCE = re.compile(r"[A-Za-z0-9._\-+:/@=~]{1,255}").fullmatch
@@ -33,9 +34,14 @@ def prepare_localpart(text: str) -> str:
 
 def prepare_domain(text: str) -> str:
     """Prepare a domainpart: a host name or an address literal (RFC 7622, section 3.2). Raises ValueError."""
+    if not text.isascii():
+        text = _width_map(text).replace("\u3002", ".")  # the full stop of Chinese and Japanese, as in RFC 5895
     text = text.removesuffix(".")
     if text.startswith("["):
-        return f"[{ipaddress.IPv6Address(text[1:-1])}]"
+        literal = ipaddress.IPv6Address(text[1:-1])
+        if not text.endswith("]") or literal.scope_id is not None:
+            raise ValueError(f"{text!r} is no domain")
+        return f"[{literal}]"
     text = unicodedata.normalize("NFC", text.lower())
     labels = text if text.isascii() else text.encode("idna").decode()
     if len(labels) > 253 or not all(_LABEL(label) for label in labels.split(".")):

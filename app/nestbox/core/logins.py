@@ -96,7 +96,7 @@ class Logins:
         client = client_of(user.username, agent, self._server.secret)
         limit = self._server.config.limits.devices
         if not await self._store.devices.note(user.id, agent_key(agent), client, name, limit):
-            self._server.counts.limits_hit += 1
+            self._server.counts.limits_hit["devices"] += 1
 
     # tokens
 
@@ -121,7 +121,7 @@ class Logins:
         expires = int(time.time()) + self._server.config.sasl.token_days * 86_400
         row = TokenRow(agent, True, mechanism, nonce, expires, 0)
         if not await self._store.tokens.issue(user.id, row, self._server.config.limits.token_clients):
-            self._server.counts.limits_hit += 1
+            self._server.counts.limits_hit["token_clients"] += 1
         token = make_token(self._server.secret, user.username, agent, mechanism, nonce)
         return token.decode(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
 
@@ -136,6 +136,7 @@ class Logins:
         try:
             session = await server.bind(link, event.username, bind.resource, address, transport, prepare)
         except StanzaError as error:
+            server.counts.refused(error)
             raise SaslError("temporary-auth-failure", error.text) from error
         self._end_earlier(session, bind.client)
         try:

@@ -105,7 +105,9 @@ class Resumption:
             del self._sessions[session.sm_id]
 
     def _overflow(self, session: Session) -> None:
-        self._server.counts.limits_hit += 1
+        limits = self._server.config.limits
+        limit = "unacked_bytes" if session.sm.size > limits.unacked_bytes else "unacked_stanzas"
+        self._server.counts.limits_hit[limit] += 1  # by hand: it may have no connection that could be told
         error = StreamError("resource-constraint", "Too many stanzas are not acknowledged.")
         self._server.spawn(self._server.end_session(session, error))
 

@@ -121,6 +121,7 @@ class Router:
 
     def bounce(self, stanza: Stanza, error: StanzaError) -> None:
         """Send a stanza back with an error, unless it is one itself (RFC 6120, section 8.3.1)."""
+        self._server.counts.refused(error)
         if stanza.type == "error" or (stanza.kind == "iq" and stanza.type == "result"):
             return
         answer = iq_error(stanza, error.element())
@@ -382,7 +383,10 @@ class Router:
             if entry.worker != registry.worker or entry.jid in registry.sessions
         ]
         if not others:
-            self._server.hooks.message_undelivered.run(context)
+            try:
+                self._server.hooks.message_undelivered.run(context)
+            except StanzaError as error:
+                self.bounce(stanza, error)
             return
         # Those that were there when it came have it, directly or as a carbon; so has the archive.
         archive_id = id_by(stanza, bare)

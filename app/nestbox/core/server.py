@@ -6,8 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nestbox.core import registry as reg
@@ -46,7 +47,10 @@ _log = logging.getLogger("nestbox.server")
 
 @dataclass(slots=True)
 class Counts:
-    """What the hot path counts, as plain integers; the metrics page reads them."""
+    """What the hot path counts, as plain integers; the metrics page reads them.
+
+    ``limits_hit`` is by the limit's name: a field of `nestbox.config.Limits`, or what a module calls one of its own.
+    """
 
     messages_in: int = 0
     presences_in: int = 0
@@ -58,11 +62,16 @@ class Counts:
     slowed: int = 0
     resumed: int = 0
     recovered: int = 0
-    limits_hit: int = 0
+    limits_hit: Counter[str] = field(default_factory=Counter)
     uploads: int = 0
     upload_bytes: int = 0
     pushes: int = 0
     pushes_failed: int = 0
+
+    def refused(self, error: StanzaError | StreamError | None) -> None:
+        """An error goes back to who caused it: where that was by going over a limit, count it."""
+        if error is not None and error.limit:
+            self.limits_hit[error.limit] += 1
 
 
 class Server:
@@ -169,8 +178,8 @@ class Server:
             raise StanzaError("bad-request", str(error)) from None
         others = self.registry.of(user.jid)
         if resource not in others and len(others) >= self.config.limits.sessions_per_user:
-            self.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "This account has too many sessions.")
+            text = "This account has too many sessions."
+            raise StanzaError("resource-constraint", text, limit="sessions_per_user")
         while (held := self.registry.of(user.jid).get(resource)) is not None:
             if not await self._replace(held):
                 break
@@ -275,7 +284,7 @@ class Server:
         limit = self.config.limits.resume_seconds
         for session in list(self.registry.sessions.values()):
             if session.link is None and not session.ended and now - session.away_since > limit:
-                self.counts.limits_hit += 1
+                self.counts.limits_hit["resume_seconds"] += 1
                 await self.end_session(session)
         self._ticks += 1
         if self._ticks % PARKED_TICKS == 0 and self.shared_bus:

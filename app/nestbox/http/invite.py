@@ -123,7 +123,7 @@ class InviteHandler(Page):
     async def post(self, token: str) -> None:
         """Make the account that the form asks for."""
         if not self._shared.posts.allows(self._address()):
-            self._limit()
+            self._limit("invite_posts")
             return
         invite = await self._find(token)
         if invite is None:
@@ -161,7 +161,7 @@ class InviteHandler(Page):
                     404, "Invitation", problem="There is no such invitation. Look whether the link is complete."
                 )
             else:
-                self._limit()
+                self._limit("invite_misses")
             return None
         if not invite.is_open(time.time()):
             why = "has ended" if invite.uses_left > 0 else "was used already"
@@ -232,8 +232,8 @@ class InviteHandler(Page):
         address = client_address(self.request, self._shared.trusted)
         return self._server.sources.key(address) if address else "unknown"
 
-    def _limit(self) -> None:
-        self._server.counts.limits_hit += 1
+    def _limit(self, name: str) -> None:
+        self._server.counts.limits_hit[name] += 1
         self.set_header("Retry-After", "600")
         self._render(429, "Invitation", problem="Too many requests came from your address; try again in ten minutes.")
 

@@ -104,7 +104,13 @@ class Metrics(Collector):
         )
         pushes = {("accepted",): counts.pushes, ("refused",): counts.pushes_failed}
         yield _counter("nestbox_pushes", "Push notifications, by what apps' servers said", pushes, "result")
-        yield _counter("nestbox_limits_hit", "Requests refused since they were over a limit", {(): counts.limits_hit})
+        hits = counts.limits_hit + server.bus.counts.limits_hit
+        yield _counter(
+            "nestbox_limits_hit",
+            "Requests refused since they were over a limit",
+            {(k,): n for k, n in hits.items()},
+            "limit",
+        )
         yield _counter("nestbox_uploads", "Files uploaded", {(): counts.uploads})
         yield _counter("nestbox_upload_bytes", "Bytes of files uploaded", {(): counts.upload_bytes})
 

@@ -104,6 +104,7 @@ class UploadHandler(Page, StaticFileHandler):
         if not self._type_matches(upload):
             return 415
         if self._files.free_bytes() - upload.size < self._server.config.uploads.min_free_bytes:
+            self._server.counts.limits_hit["upload_free_bytes"] += 1
             return 507
         try:
             self._incoming = await asyncio.to_thread(self._files.begin, upload.user_id, token)

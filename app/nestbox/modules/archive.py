@@ -161,7 +161,8 @@ def parse_prefs(element: Element) -> Prefs:
         found = element.find(f"{{{ns.MAM}}}{name}")
         addresses = found.findall(_JID) if found is not None else []
         if len(addresses) > MAX_PREFS:
-            raise StanzaError("resource-constraint", f"At most {MAX_PREFS} addresses in a list.", type="modify")
+            text = f"At most {MAX_PREFS} addresses in a list."
+            raise StanzaError("resource-constraint", text, type="modify", limit="archive_prefs")
         try:
             lists.append(sorted({str(parse_jid((address.text or "").strip())) for address in addresses}))
         except ValueError as error:

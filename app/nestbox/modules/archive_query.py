@@ -67,7 +67,7 @@ def parse_query(query: Element, *, occupants: bool = False) -> Query:
     for name, values in fields.items():
         if name == "ids":
             if len(values) > _MAX_IDS:
-                raise StanzaError("bad-request", f"At most {_MAX_IDS} ids in one query.")
+                raise StanzaError("bad-request", f"At most {_MAX_IDS} ids in one query.", limit="archive_ids")
             result.ids = [_archive_id(value) for value in values]
         elif len(values) != 1:
             raise StanzaError("bad-request", f"The field {name} needs one value.")

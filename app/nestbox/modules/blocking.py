@@ -75,8 +75,7 @@ class _Blocking:
                 raise StanzaError("not-allowed", "You cannot block yourself or your server.")
         new = [jid for jid in jids if str(jid) not in user.blocked]
         if len(user.blocked) + len(new) > self._server.config.limits.blocked_items:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "The block list is full.")
+            raise StanzaError("resource-constraint", "The block list is full.", limit="blocked_items")
         contacts = await self._server.users.contacts(user)
         affected = [jid for jid in self._affected(contacts, new) if not user.blocks(jid)]
         await self._store.add(user.id, [str(jid) for jid in new])

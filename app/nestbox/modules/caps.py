@@ -161,7 +161,10 @@ class _Clients:
         if answer.type != "result" or info is None:
             return None
         features = (each.get("var", "") for each in info.iterfind(FEATURE))
-        nodes = frozenset([name.removesuffix(NOTIFY) for name in features if name.endswith(NOTIFY)][:NODES_MAX])
+        wanted = [name.removesuffix(NOTIFY) for name in features if name.endswith(NOTIFY)]
+        if len(wanted) > NODES_MAX:  # the client asked nothing, so nothing can be refused
+            self._server.counts.limits_hit["caps_nodes"] += 1
+        nodes = frozenset(wanted[:NODES_MAX])
         if sum(map(len, nodes)) <= CACHED_BYTES and verification(info, algorithm) == ver:
             self._known[algorithm, ver] = nodes
             while len(self._known) > self._server.config.limits.caps_cached:

@@ -67,8 +67,13 @@ def eligible(message: Element) -> bool:
             return False
     elif kind not in (None, "normal") or not meaningful(message) or message.find(NO_COPY) is not None:
         return False
+    return True
+
+
+def _from_room(message: Element) -> bool:
+    """Whether it came as a private message in a room, which gives it to each session that is there itself."""
     muc = message.find(MUC_USER)
-    return muc is None or muc.find(MUC_INVITE) is not None  # a private message in a room belongs to one session
+    return muc is not None and muc.find(MUC_INVITE) is None
 
 
 class _Carbons:
@@ -104,7 +109,7 @@ class _Carbons:
             return
         data = context.stanza.encode()
         urgent = self._server.router.urgent(context.stanza)
-        if received:
+        if received and not _from_room(context.stanza.element):
             self._send(received, "received", context, data, urgent)
         if sent:
             self._send(sent, "sent", context, self._for_sender(context, data), urgent)

@@ -163,8 +163,8 @@ class _Commands:
         for session_id in [known for known, other in others.items() if self._expired(other)]:
             del others[session_id]
         if len(others) >= self._limits.command_sessions:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "Complete or cancel the commands that you have begun.")
+            text = "Complete or cancel the commands that you have begun."
+            raise StanzaError("resource-constraint", text, limit="command_sessions")
         session_id = secrets.token_urlsafe(12)
         others[session_id] = running
         try:
@@ -196,9 +196,9 @@ class _Commands:
         if running is None or running.command is not command:
             raise _bad("bad-sessionid", "You have begun no such command.")
         if self._expired(running):
-            self._server.counts.limits_hit += 1
             self._end(sender, session_id)
-            raise StanzaError("not-allowed", "You took too long; begin again.", extra=_condition("session-expired"))
+            text, expired = "You took too long; begin again.", _condition("session-expired")
+            raise StanzaError("not-allowed", text, extra=expired, limit="command_seconds")
         return running
 
     def _expired(self, running: _Running) -> bool:

@@ -118,8 +118,7 @@ class _Invites:
         try:
             await self._store.create(invite, self._config.limits.open_invites)
         except StoreFull as error:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", str(error)) from None
+            raise StanzaError("resource-constraint", str(error), limit=error.limit) from None
         except AccountExists as error:
             raise StanzaError("conflict", str(error)) from None
         return invite

@@ -115,8 +115,8 @@ class _Offline:
             if len(counts) > COUNTS_MAX:
                 counts.popitem(last=False)
         if count.waiting >= self._limit:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "Too many messages wait for this account.")
+            text = "Too many messages wait for this account."
+            raise StanzaError("resource-constraint", text, limit="offline_messages")
         count.waiting += 1
 
     async def _read_count(self, user_id: int, count: _Count) -> None:

@@ -66,8 +66,8 @@ class _Presence:
         self._server.hooks.presence_out.run(session, stanza)
         data = _without_to(stanza)
         if len(data) > PRESENCE_BYTES:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("policy-violation", f"A presence has at most {PRESENCE_BYTES} bytes.")
+            text = f"A presence has at most {PRESENCE_BYTES} bytes."
+            raise StanzaError("policy-violation", text, limit="presence_bytes")
         user, entry = session.user, session.entry
         contacts = await self._users.contacts(user)
         if session.ended:
@@ -106,9 +106,10 @@ class _Presence:
                 session.send(request)
 
     async def _unavailable(self, session: Session, stanza: Stanza) -> int:
-        if session.entry.priority is None:
-            return 0
         data = _without_to(stanza)
+        if session.entry.priority is None:
+            self._undirect(session, {}, data)  # section 4.6.3: it may have gone to rooms and others all the same
+            return 0
         contacts = await self._users.contacts(session.user)
         if session.ended:
             return 0
@@ -126,8 +127,8 @@ class _Presence:
         if stanza.type is None:
             directed = session.directed or set()
             if address not in directed and len(directed) >= self._server.config.limits.directed_presences:
-                self._server.counts.limits_hit += 1
-                raise StanzaError("policy-violation", "You have sent your presence to too many.")
+                text = "You have sent your presence to too many."
+                raise StanzaError("policy-violation", text, limit="directed_presences")
             directed.add(address)
             session.directed = directed
             self._server.hooks.presence_out.run(session, stanza)
@@ -275,7 +276,8 @@ class _Presence:
                 kind = "" if self._registry.available(user.jid) else "unavailable"
             else:
                 kind = "unsubscribed"
-            if kind and sender.domain != self._server.router.domain:  # who is not here cannot know it (section 4.3.2)
+            # Section 4.3.2. Who is of this server knows by its roster what it may see.
+            if kind == "unavailable" or (kind and sender.domain != self._server.router.domain):
                 answer = el(PRESENCE, {"type": kind, "from": user.jid, "to": str(sender)})
                 self._server.router.send(Stanza(answer))
             return 0

@@ -43,8 +43,8 @@ class _Private:
         old = [await self._store.get(user_id, key) or b"" for key in rows]
         grows = sum(map(len, rows.values())) - sum(map(len, old))
         if grows > 0 and await self._store.size(user_id) + grows > limit:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", f"An account keeps at most {limit} bytes here.")
+            text = f"An account keeps at most {limit} bytes here."
+            raise StanzaError("resource-constraint", text, limit="private_bytes")
         for key, data in rows.items():
             await self._store.put(user_id, key, data)
         for element in context.payload:
@@ -61,7 +61,7 @@ def _key(element: Element) -> str:
     if namespace(element.tag) in _RESERVED:
         raise StanzaError("not-acceptable", "An element needs a namespace of its own.")
     if len(element.tag.encode()) > NAME_BYTES:
-        raise StanzaError("not-acceptable", "The name is too long.")
+        raise StanzaError("not-acceptable", "The name is too long.", limit="private_name_bytes")
     return element.tag
 
 

@@ -70,9 +70,10 @@ class _Push:
         service, node = _service(context.payload), context.payload.get("node", "")
         limits = self._server.config.limits
         options = _options(context.payload)
-        if len(node.encode()) > NODE_BYTES or len(options) > limits.push_options_bytes:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("policy-violation", "The node or the options are too long.")
+        if len(node.encode()) > NODE_BYTES:
+            raise StanzaError("policy-violation", "The node is too long.", limit="push_node_bytes")
+        if len(options) > limits.push_options_bytes:
+            raise StanzaError("policy-violation", "The options are too long.", limit="push_options_bytes")
         registration = Registration(service, node, session.entry.resource, options)
         user = session.user
         if registration in user.pushes and (user.id, registration.key) not in self._failing:
@@ -80,8 +81,7 @@ class _Push:
         try:
             await self._store.enable(user.id, registration, limits.push_registrations)
         except StoreFull as error:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", str(error)) from None
+            raise StanzaError("resource-constraint", str(error), limit=error.limit) from None
         self._failing.discard((user.id, registration.key))
         await self._changed(user)
 

@@ -123,8 +123,8 @@ class _Registration:
         if not name or not password:
             raise StanzaError("not-acceptable", "An account needs a name and a password.")
         if visitor.invite is None and not self._throttle.allows(self._server.sources.key(visitor.address)):
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "Too many accounts were made from your address; try again later.")
+            text = "Too many accounts were made from your address; try again later."
+            raise StanzaError("resource-constraint", text, limit="registrations_per_hour")
         await self._registrar.register(name, password, visitor.invite)
         visitor.registered = True
         return None

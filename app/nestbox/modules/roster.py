@@ -107,8 +107,7 @@ class _Roster:
         try:
             _, after, _ = await self._store.change(user.id, wanted.jid, decide, self._server.config.limits.roster_items)
         except StoreFull as error:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", str(error)) from None
+            raise StanzaError("resource-constraint", str(error), limit=error.limit) from None
         push_item(self._server, user.jid, after.item)
 
     async def _remove(self, user: User, jid: str) -> None:

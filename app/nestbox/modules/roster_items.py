@@ -50,7 +50,7 @@ def read_item(query: Element, own: str) -> tuple[RosterItem, bool]:
     if not all(sizes[1:]):
         raise StanzaError("not-acceptable", "A group has an empty name.")
     if max(sizes) > NAME_BYTES or sum(sizes) > ITEM_BYTES:
-        raise StanzaError("not-acceptable", "A name is too long.")
+        raise StanzaError("not-acceptable", "A name is too long.", limit="roster_name_bytes")
     return RosterItem(jid.bare, name, groups=groups), False
 
 

@@ -150,8 +150,8 @@ class Subscriptions:
 
         try:
             before, after = await self._change(user, jid, decide)
-        except StanzaError:
-            self._server.counts.limits_hit += 1
+        except StanzaError as error:
+            self._server.counts.refused(error)
             return  # too many requests wait already; the sender may ask again later
         old, new = state_of(before), state_of(after)
         if kind == "subscribe":
@@ -194,7 +194,7 @@ class Subscriptions:
         try:
             before, after, _ = await self._server.store.roster.change(user.id, jid, decide, self._limit)
         except StoreFull as error:
-            raise StanzaError("resource-constraint", str(error)) from None
+            raise StanzaError("resource-constraint", str(error), limit=error.limit) from None
         if after.request is not None and before.request is None:
             self._server.registry.tell_all(Waiting(user.jid, "requests"))
         return before, after

@@ -95,11 +95,12 @@ class _Uploads:
         free = self._files.free_bytes() - upload.size - self._config.min_free_bytes
         try:
             if free < 0:
-                raise UploadRefused("The server has no room for files.", upload.created + RETRY_SECONDS)
+                text, retry = "The server has no room for files.", upload.created + RETRY_SECONDS
+                raise UploadRefused(text, retry, limit="upload_free_bytes")
             await server.store.uploads.reserve(upload, self._quota)
         except UploadRefused as error:
-            server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", str(error), extra=_retry(error.retry)) from None
+            retry = _retry(error.retry)
+            raise StanzaError("resource-constraint", str(error), extra=retry, limit=error.limit) from None
         except NoSuchAccount:
             raise StanzaError("not-allowed") from None
         url = f"{server.config.https_url}/upload/{upload.token}/{quote(upload.name, safe='')}"
@@ -111,18 +112,22 @@ class _Uploads:
         """The slot that is asked for. Raises StanzaError as section 5 has it."""
         name, size = request.get("filename", ""), request.get("size", "")
         kind = request.get("content-type", "")
-        if not name or len(name.encode()) > NAME_BYTES or name in (".", "..") or _FORBIDDEN(name):
-            raise StanzaError("bad-request", "A file needs a name of at most 255 bytes, without slashes.")
+        if not name or name in (".", "..") or _FORBIDDEN(name):
+            raise StanzaError("bad-request", "A file needs a name, without slashes.")
+        if len(name.encode()) > NAME_BYTES:
+            raise StanzaError("bad-request", f"A name has at most {NAME_BYTES} bytes.", limit="upload_name_bytes")
         if not (size.isascii() and size.isdigit() and len(size) < 19):
             raise StanzaError("bad-request", "A file needs a size in bytes.")
-        if len(kind) > TYPE_BYTES or not kind.isascii() or not kind.isprintable():
+        if not kind.isascii() or not kind.isprintable():
             raise StanzaError("bad-request", "That is no content type.")
+        if len(kind) > TYPE_BYTES:
+            text = f"A content type has at most {TYPE_BYTES} bytes."
+            raise StanzaError("bad-request", text, limit="upload_type_bytes")
         if int(size) > self._config.max_bytes:
-            self._server.counts.limits_hit += 1
             most = el(f"{{{ns.HTTP_UPLOAD}}}max-file-size", text=str(self._config.max_bytes))
             too_large = el(f"{{{ns.HTTP_UPLOAD}}}file-too-large", None, most)
             text = f"A file has at most {self._config.max_bytes} bytes."
-            raise StanzaError("not-acceptable", text, extra=too_large)
+            raise StanzaError("not-acceptable", text, extra=too_large, limit="upload_bytes")
         return Upload(secrets.token_urlsafe(18), user_id, name, int(size), kind, int(time.time()))
 
 

@@ -34,13 +34,17 @@ class _Vcards:
             return el(VCARD)
         raise StanzaError("item-not-found", "There is no vCard.")
 
+    def of_host(self, context: IqContext) -> Element:
+        """The server's own card: what people call it."""
+        return el(VCARD, None, el(f"{{{ns.VCARD}}}FN", text=self._server.config.name))
+
     async def set(self, context: IqContext) -> None:
         if not context.own or context.session is None:
             raise StanzaError("forbidden", "This is somebody else's vCard.")
         data = to_bytes(context.payload)
         if len(data) > CARD_BYTES:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("policy-violation", f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture.")
+            text = f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture."
+            raise StanzaError("policy-violation", text, limit="vcard_bytes")
         await self._server.store.vcards.put(context.session.user.id, data)
         await self._server.hooks.vcard_stored.run(context.session.user, context.payload)
 
@@ -49,6 +53,7 @@ def setup(server: Server) -> None:
     """Answer vCard queries to accounts."""
     vcards = _Vcards(server)
     server.router.iq("account", "get", VCARD, vcards.get)
+    server.router.iq("host", "get", VCARD, vcards.of_host)
     server.router.iq("account", "set", VCARD, vcards.set)
     server.host_features.add(ns.VCARD)
     server.account_features.add(ns.VCARD)

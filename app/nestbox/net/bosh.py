@@ -90,12 +90,13 @@ class Bosh:
 
     def too_long(self, head: bytes) -> Answer:
         """The answer to a request that is longer than `limit` says: it ends its session."""
-        self.limit_hit()
+        before = self.limit(head) == self.max_message + WRAPPER
+        self.limit_hit("stanza_bytes_before_login" if before else "stanza_bytes")
         return self._refuse(head, "policy-violation")
 
-    def limit_hit(self) -> None:
+    def limit_hit(self, name: str) -> None:
         """A client wanted more than it may."""
-        self._server.counts.limits_hit += 1
+        self._server.counts.limits_hit[name] += 1
 
     def _refuse(self, head: bytes, condition: str) -> Answer:
         session = self._sessions.get(sid_in(head))

@@ -183,7 +183,7 @@ class BoshTransport:
         if not self.rid < rid <= self._received() + self._requests + spare:
             self._end("item-not-found", rid)
         elif self._live() > self._requests + spare or self._too_often(rid, body):
-            self._bosh.limit_hit()
+            self._bosh.limit_hit("bosh_requests")
             self._end("policy-violation", rid)
         else:
             self._bodies[rid] = body

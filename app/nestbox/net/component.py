@@ -43,8 +43,8 @@ async def listen_for_components(server: Server, worker: int) -> Listener | None:
         connection = ComponentConnection(server, transport, stream, open_now.discard)
         open_now.add(connection)
         if len(open_now) > limits.component_connections:
-            server.counts.limits_hit += 1
-            connection.end(StreamError("resource-constraint", "The server has no room for more components."))
+            text = "The server has no room for more components."
+            connection.end(StreamError("resource-constraint", text, limit="component_connections"))
         return connection
 
     options = TransportOptions(max_buffer=limits.write_buffer_bytes)
@@ -79,7 +79,7 @@ class ComponentConnection:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
-        self.end(StreamError("connection-timeout", "No handshake came."))
+        self.end(StreamError("connection-timeout", "No handshake came.", limit="login_seconds"))
 
     # the transport's receiver
 
@@ -114,6 +114,7 @@ class ComponentConnection:
 
     def end(self, error: StreamError | None) -> None:
         """See Link.end."""
+        self._server.counts.refused(error)
         self._stream.close(error)
         self._flush()
         self._transport.close()
@@ -149,7 +150,7 @@ class ComponentConnection:
             return None if isinstance(outcome, int) else outcome
         if isinstance(event, Handshake):
             return self._attach(event.host)
-        self.end(None)
+        self.end(event.error)
         return None
 
     async def _attach(self, host: str) -> None:

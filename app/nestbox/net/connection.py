@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StreamError
 from nestbox.net import entrance
+from nestbox.net.ws_frames import FrameError
 from nestbox.protocol.stream import (
     Ack,
     AckRequest,
@@ -122,6 +123,9 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
+        if isinstance(exc, FrameError) and exc.code == 1009:  # too big: no stream error says so
+            name = "stanza_bytes" if self.username else "stanza_bytes_before_login"
+            self.shared.server.counts.limits_hit[name] += 1
         self.shared.open.discard(self)
         self.shared.visited(self)
         session, self.session = self.session, None
@@ -164,6 +168,7 @@ class Connection:
 
     def end(self, error: StreamError | None) -> None:
         """See Link.end."""
+        self.shared.server.counts.refused(error)
         self._clean = True
         self.stream.close(error)
         self.flush()
@@ -361,8 +366,7 @@ class Connection:
 
     def _closed(self, event: Closed) -> None:
         self._clean = event.error is None or self._clean
-        if event.error is not None and event.error.condition == "policy-violation":
-            self.shared.server.counts.limits_hit += 1
+        self.shared.server.counts.refused(event.error)
         self.flush()
         self.transport.close()
 

@@ -43,14 +43,14 @@ class Connections:
         if self.server.draining:
             transport.abort()
         elif len(self.open) > limits.connections:
-            self.server.counts.limits_hit += 1
-            connection.end(StreamError("resource-constraint", "The server has no room for more connections."))
+            text = "The server has no room for more connections."
+            connection.end(StreamError("resource-constraint", text, limit="connections"))
         elif source := self.server.sources.key(transport.peer):
             connection.source = source
             self.visitors[source] += 1
             if self.visitors[source] > limits.visitors_per_address:
-                self.server.counts.limits_hit += 1
-                connection.end(StreamError("policy-violation", "Too many clients at your address do not log in."))
+                text = "Too many clients at your address do not log in."
+                connection.end(StreamError("policy-violation", text, limit="visitors_per_address"))
         return connection
 
     def visited(self, connection: Connection) -> None:
@@ -77,10 +77,9 @@ class Connections:
             quiet = now - connection.heard
             if connection.session is None:
                 if now - connection.opened > limits.login_seconds and not connection.waits_for_us:
-                    self.server.counts.limits_hit += 1
-                    connection.end(StreamError("connection-timeout", "Nobody logged in."))
+                    connection.end(StreamError("connection-timeout", "Nobody logged in.", limit="login_seconds"))
             elif quiet > limits.idle_seconds + PING_ANSWER_SECONDS:
-                self.server.counts.limits_hit += 1
+                self.server.counts.limits_hit["idle_seconds"] += 1
                 connection.transport.abort()
             elif quiet > limits.idle_seconds and not connection.pinged:
                 connection.ping()

@@ -38,10 +38,11 @@ async def _guarded(connection: Connection, username: str) -> None:
     """Wait where logins have failed before; others need not wait for that. Raises StreamError."""
     connection.name = username[:NAME_CHARACTERS]
     guard = connection.shared.server.guard
-    if guard.delay(connection.transport.peer, connection.name):
+    limit = guard.limit(connection.transport.peer, connection.name)
+    if limit:
         counts = connection.shared.server.counts
         counts.logins_delayed += 1
-        counts.limits_hit += 1
+        counts.limits_hit[limit] += 1
         await connection.shared.pace.aside(guard.wait(connection.transport.peer, connection.name))
 
 
@@ -123,12 +124,12 @@ async def _visit(connection: Connection, event: VisitorIq) -> None:
             visitor.welcome = True
             connection.opened += VISIT_SECONDS
     except StanzaError as error:
+        server.counts.refused(error)
         visitor.failures += 1
         answer = error
     connection.stream.visitor_answered(answer)
     if visitor.failures >= VISITOR_FAILURES:
-        server.counts.limits_hit += 1
-        raise StreamError("policy-violation", "Too many requests were refused.")
+        raise StreamError("policy-violation", "Too many requests were refused.", limit="visitor_failures")
 
 
 async def _bind(connection: Connection, event: BindRequest) -> None:
@@ -138,6 +139,7 @@ async def _bind(connection: Connection, event: BindRequest) -> None:
             connection, connection.username, event.resource, transport.peer, transport.kind
         )
     except StanzaError as error:
+        connection.shared.server.counts.refused(error)
         connection.stream.bind_failed(error)
         return
     connection.session = session

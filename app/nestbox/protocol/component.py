@@ -41,7 +41,7 @@ class ComponentStream:
 
     def __init__(self, components: Mapping[str, str], max_bytes_before: int, max_bytes: int) -> None:
         self._components = components
-        self._reader = StreamReader(ReaderLimits(max_bytes_before))
+        self._reader = StreamReader(ReaderLimits(max_bytes_before, name="stanza_bytes_before_login"))
         self._max_bytes = max_bytes
         self._out: list[bytes] = []
         self._id = secrets.token_hex(16)

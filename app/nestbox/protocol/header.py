@@ -13,9 +13,11 @@ from nestbox.wire import ns
 from nestbox.wire.element import escape_attribute, local_name
 from nestbox.wire.reader import StreamOpen
 
-__all__ = ["check", "is_here", "peer_of", "write"]
+__all__ = ["LANG", "check", "is_here", "lang_of", "peer_of", "write"]
 
+LANG = f"{{{ns.XML}}}lang"
 _STREAM = f"{{{ns.STREAMS}}}stream"
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,4}").fullmatch
 _VERSION = re.compile(r"0*[1-9][0-9]*\.[0-9]+").fullmatch
 
 
@@ -50,6 +52,12 @@ def peer_of(header: StreamOpen) -> JID | None:
         with suppress(ValueError):
             return parse_jid(peer)
     return None
+
+
+def lang_of(header: StreamOpen) -> str | None:
+    """The language of what the client says from now on (section 4.7.4), None where that is no language tag."""
+    lang = header.attributes.get(LANG, "")
+    return lang if _LANGUAGE(lang) else None
 
 
 def write(options: StreamOptions, peer: JID | None, *, tcp: bool) -> bytes:

@@ -105,7 +105,8 @@ class ScramServer:
             raise SaslError("malformed-request", "that is no client-first-message")
         flag, binding, authzid, name = match["flag"], match["binding"], match["authzid"] or "", match["name"]
         if (binding is not None) != self.plus or (self.plus and binding != BINDING):
-            raise SaslError("malformed-request", "channel binding and mechanism do not fit")  # RFC 5802, section 6
+            # RFC 5802, section 6. A client that binds in another way goes through all the -PLUS before it does without.
+            raise SaslError("malformed-request", "channel binding and mechanism do not fit", counts=False)
         if flag == "y" and self._certificate_hash:
             # The client was not shown the -PLUS that we offer: somebody is in between (RFC 5802, section 6).
             raise SaslError("not-authorized", "channel binding is offered here")

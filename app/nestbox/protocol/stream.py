@@ -35,7 +35,7 @@ from nestbox.protocol.events import (
 )
 from nestbox.protocol.fast import Token
 from nestbox.protocol.features import StreamOptions
-from nestbox.protocol.header import check, is_here, peer_of, write
+from nestbox.protocol.header import LANG, check, is_here, lang_of, peer_of, write
 from nestbox.protocol.sasl import Credentials
 from nestbox.protocol.sasl1 import Login, Sasl1
 from nestbox.protocol.sasl2 import Sasl2
@@ -53,15 +53,14 @@ __all__ = [
 
 RFCS = ("RFC 6120",)
 
-_LANG = f"{{{ns.XML}}}lang"
 _STREAM_ERROR = f"{{{ns.STREAMS}}}error"
 _STARTTLS = f"{{{ns.TLS}}}starttls"
 _LOGINS: dict[str, type[Login]] = {ns.SASL: Sasl1, ns.SASL2: Sasl2}
 
 
 @lru_cache(maxsize=8)
-def _limits(max_bytes: int) -> ReaderLimits:
-    return ReaderLimits(max_bytes)
+def _limits(max_bytes: int, name: str = "stanza_bytes") -> ReaderLimits:
+    return ReaderLimits(max_bytes, name=name)
 
 
 class Stream:
@@ -90,7 +89,8 @@ class Stream:
         self._tcp = framing == "tcp"
         self._secure = secure
         self.certificate_hash = certificate_hash
-        self._reader = (StreamReader if self._tcp else FrameReader)(_limits(options.max_bytes_before_auth))
+        limits = _limits(options.max_bytes_before_auth, "stanza_bytes_before_login")
+        self._reader = (StreamReader if self._tcp else FrameReader)(limits)
         self._out: list[bytes] = []
         self._greeted = False  # the stream header of this stream was sent
         self._closed = False
@@ -133,6 +133,8 @@ class Stream:
                 if item is None:
                     return None
                 if self.ready and type(item) is Stanza:
+                    if self.lang is not None:
+                        item.element.attrib.setdefault(LANG, self.lang)  # RFC 6120, section 8.1.5
                     return StanzaReceived(item)
                 event = self._take(item)
                 if event is not None:
@@ -227,7 +229,7 @@ class Stream:
         """Check a stream header (RFC 6120, section 4.7) and answer with ours and the features."""
         if self._greeted:
             raise StreamError("bad-format", "the stream is open already")
-        self.lang = header.attributes.get(_LANG)
+        self.lang = lang_of(header)
         check(header, self.options.domain, tcp=self._tcp)
         peer = peer_of(header)
         self._greet(peer)
@@ -298,10 +300,10 @@ class Stream:
     def _login_failed(self, error: SaslError) -> Event:
         login, self._login = self._login, None
         self._waiting = ""
-        self._failures += 1
+        self._failures += error.counts
         self._out.append(login.failure(error))
         if self._failures >= self.options.max_attempts:
-            self._error = StreamError("policy-violation", "too many failed logins")
+            self._error = StreamError("policy-violation", "too many failed logins", limit="login_attempts")
         return LoginFailed(error.condition)
 
     def _login_goes_on(self, question: str, answer: str, *arguments: object) -> None:

@@ -14,7 +14,11 @@ class StoreBusy(StoreError):
 
 
 class StoreFull(StoreError):
-    """The account has as much of this as it may have."""
+    """The account has as much of this as it may have; ``limit`` is the limit's name in the metrics."""
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class NoSuchAccount(StoreError):

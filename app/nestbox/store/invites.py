@@ -71,7 +71,7 @@ class Invites:
                 await connection.execute(query)
                 mine = (invites.c.user_id == invite.user_id) & _open(invite.created)
                 if (await connection.execute(select(func.count()).where(mine))).scalar_one() >= limit:
-                    raise StoreFull(f"You have {limit} open invitations.")
+                    raise StoreFull(f"You have {limit} open invitations.", limit="open_invites")
             if invite.username:
                 taken = select(accounts.c.id).where(accounts.c.username == invite.username)
                 kept = select(invites.c.token).where(invites.c.username == invite.username, _open(invite.created))

@@ -89,7 +89,7 @@ class Pubsub:
                 return False
             count = select(func.count()).select_from(nodes).where(nodes.c.user_id == user_id)
             if (await connection.execute(count)).scalar_one() >= limit:
-                raise StoreFull("The account has too many nodes.")
+                raise StoreFull("The account has too many nodes.", limit="pubsub_nodes")
             row = {"user_id": user_id, "home": home, "name": name, "config_json": config, "created": created}
             try:
                 node_id = (await connection.execute(insert(nodes).values(row))).inserted_primary_key[0]

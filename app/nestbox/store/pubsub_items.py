@@ -101,7 +101,7 @@ class PubsubItems:
             await trim(connection, node_id, keep)
             used = select(func.sum(items.c.size)).where(items.c.user_id == user_id)
             if int((await connection.execute(used)).scalar_one() or 0) > limit:
-                raise StoreFull("The account's items have too many bytes.")
+                raise StoreFull("The account's items have too many bytes.", limit="pubsub_bytes")
         return True
 
     async def retract(self, node_id: int, name: str, only: str | None = None) -> bool | None:

@@ -66,7 +66,7 @@ class PubsubPeople:
             if owned and "owner" not in after.values():
                 return False
             if sum(affiliation != "none" for affiliation in after.values()) > limit:
-                raise StoreFull("The node has too many affiliations.")
+                raise StoreFull("The node has too many affiliations.", limit="pubsub_subscriptions")
             for jid, (affiliation, subject_id) in changes.items():
                 if affiliation == "none":
                     await connection.execute(delete(table).where(here, table.c.jid == jid))
@@ -130,4 +130,4 @@ async def _check_room(connection: AsyncConnection, node_id: int, subject_id: int
             continue
         count = select(func.count()).select_from(table).where(column == value)
         if (await connection.execute(count)).scalar_one() >= limit:
-            raise StoreFull("There are too many subscriptions.")
+            raise StoreFull("There are too many subscriptions.", limit="pubsub_subscriptions")

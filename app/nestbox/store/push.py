@@ -61,7 +61,7 @@ class Push:
         others = select(func.count()).where(push.c.user_id == user_id, push.c.id != registration.key)
         async with self._database.write() as connection:
             if (await connection.execute(others)).scalar_one() >= limit:
-                raise StoreFull(f"At most {limit} registrations for push notifications.")
+                raise StoreFull(f"At most {limit} registrations for push notifications.", limit="push_registrations")
             await connection.execute(upsert(self._database.kind, push, values))
 
     async def disable(self, user_id: int, jid: str, node: str | None) -> bool:

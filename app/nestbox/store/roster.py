@@ -113,7 +113,7 @@ class Roster:
             ver = 0
             if after.item != before.item:
                 if before.item is None and await _count(connection, roster, user_id) >= limit:
-                    raise StoreFull("The roster is full.")
+                    raise StoreFull("The roster is full.", limit="roster_items")
                 item = after.item or RosterItem(jid, subscription="remove")
                 item.ver = ver = await _next_version(connection, user_id)
                 await connection.execute(upsert(self._database.kind, roster, _row(user_id, item)))
@@ -129,7 +129,7 @@ class Roster:
             await connection.execute(delete(table).where(table.c.user_id == user_id, table.c.jid == jid))
             return
         if await _count(connection, table, user_id) >= MAX_REQUESTS:
-            raise StoreFull("Too many requests wait for an answer.")
+            raise StoreFull("Too many requests wait for an answer.", limit="roster_requests")
         row = {"user_id": user_id, "jid": jid, "presence": presence}
         await connection.execute(upsert(self._database.kind, table, row))
 

@@ -49,8 +49,8 @@ class Quota:
 class UploadRefused(StoreFull):
     """The quota is used up; ``retry`` is when there will be room again, None when that cannot be known."""
 
-    def __init__(self, message: str, retry: int | None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry: int | None, *, limit: str) -> None:
+        super().__init__(message, limit)
         self.retry = retry
 
 
@@ -79,6 +79,7 @@ class Uploads:
                 raise UploadRefused(
                     f"You may upload {quota.daily_bytes} bytes within a day.",
                     await _freed(connection, upload, excess, now - DAY, DAY, quota.daily_bytes),
+                    limit="upload_daily_bytes",
                 )
             kept = quota.days * DAY
             if int(total) + upload.size > quota.total_bytes:
@@ -86,9 +87,11 @@ class Uploads:
                 raise UploadRefused(
                     f"You may keep {quota.total_bytes} bytes of files here.",
                     await _freed(connection, upload, excess, 0, kept, quota.total_bytes) if kept else None,
+                    limit="upload_quota_bytes",
                 )
             if files >= quota.files:
-                raise UploadRefused(f"You may keep {quota.files} files here.", now + DAY if kept else None)
+                text, retry = f"You may keep {quota.files} files here.", now + DAY if kept else None
+                raise UploadRefused(text, retry, limit="uploaded_files")
             row = {name: getattr(upload, name) for name in uploads.c.keys()}  # noqa: SIM118
             await connection.execute(insert(uploads).values(row))
 

@@ -66,7 +66,7 @@ class FrameReader:
         if self.pending > self.limits.max_stanza_bytes + (0 if self.stepwise else READ_SLACK):
             self._frames = None
             self.pending = 0
-            raise StreamError("policy-violation", "too many bytes")
+            raise StreamError("policy-violation", "too many bytes", limit=self.limits.name)
         if self._frames is None:
             self._frames = deque()
         self._frames.append(data)
@@ -85,7 +85,7 @@ class FrameReader:
     def parse(self, data: bytes) -> Event | None:
         """Read one frame, None when it holds but white space. Raises StreamError."""
         if len(data) > self.limits.max_stanza_bytes:
-            raise StreamError("policy-violation", "stanza too big")
+            raise StreamError("policy-violation", "stanza too big", limit=self.limits.name)
         data = data.strip(b" \t\r\n")
         if not data:
             return None

@@ -32,12 +32,16 @@ _ENCODING = (errors.codes[errors.XML_ERROR_UNKNOWN_ENCODING], errors.codes[error
 
 @dataclass(frozen=True, slots=True)
 class ReaderLimits:
-    """What a peer may send: bytes of one stanza, levels of nesting and elements in it, attributes of one tag."""
+    """What a peer may send: bytes of one stanza, levels of nesting and elements in it, attributes of one tag.
+
+    ``name`` is what the metrics call the limit of bytes.
+    """
 
     max_stanza_bytes: int = 16 * 1024
     max_depth: int = 64
     max_attributes: int = 64
     max_elements: int = 8192  # each costs far more memory than the 4 bytes it may take on the wire
+    name: str = "stanza_bytes"
 
 
 @dataclass(slots=True)
@@ -130,7 +134,7 @@ class Parser:
 
     def _stream_open(self, name: str, attributes: dict[str, str]) -> None:
         if len(attributes) > self.limits.max_attributes:
-            raise StreamError("policy-violation", "too many attributes")
+            raise StreamError("policy-violation", "too many attributes", limit="xml_attributes")
         self.depth = 1
         self.expat.StartElementHandler = self._start
         self.expat.StartNamespaceDeclHandler = None
@@ -155,12 +159,12 @@ class Parser:
             self._close = builder.end
             self.expat.CharacterDataHandler = builder.data
         elif depth > self.limits.max_depth:
-            raise StreamError("policy-violation", "nested too deep")
+            raise StreamError("policy-violation", "nested too deep", limit="xml_depth")
         elif self._elements > self.limits.max_elements:
-            raise StreamError("policy-violation", "too many elements")
+            raise StreamError("policy-violation", "too many elements", limit="xml_elements")
         if attributes:
             if len(attributes) > self.limits.max_attributes:
-                raise StreamError("policy-violation", "too many attributes")
+                raise StreamError("policy-violation", "too many attributes", limit="xml_attributes")
             for key in attributes:
                 if "}" in key:
                     attributes = _clark_all(attributes)
@@ -185,7 +189,7 @@ class Parser:
         # For <a/> expat stands behind the tag here, otherwise before </a>.
         empty = not len(element) and not element.text and buffer.endswith(b"/>", start, end)
         if (end if empty else buffer.index(b">", end) + 1) - start > self.limits.max_stanza_bytes:
-            raise StreamError("policy-violation", "stanza too big")
+            raise StreamError("policy-violation", "stanza too big", limit=self.limits.name)
         if element.tag in _STANZAS:
             self.events.append(Stanza(element, b"" if empty else self._inner(start, end)))
         else:

@@ -73,7 +73,7 @@ class StreamReader:
         self._buffer += data
         if len(self._buffer) > self.limits.max_stanza_bytes + (0 if self.stepwise else READ_SLACK):
             self._end(True)
-            raise StreamError("policy-violation", "too many bytes")
+            raise StreamError("policy-violation", "too many bytes", limit=self.limits.name)
 
     def next(self) -> Event | None:
         """The next event, None when more bytes are needed. Raises StreamError."""
@@ -213,7 +213,7 @@ class StreamReader:
             self._scan -= done
         del buffer[:done]
         if not whole and len(buffer) > self.limits.max_stanza_bytes:
-            raise StreamError("policy-violation", "stanza too big")
+            raise StreamError("policy-violation", "stanza too big", limit=self.limits.name)
 
 
 def is_document(buffer: bytearray) -> bool:

@@ -433,6 +433,28 @@ def test_what_waits_for_the_bus_is_bounded(run, valkey, monkeypatch):
             with pytest.raises(BusError, match="too many"):
                 await one.bus.set("k", bytes(11_000), None)
             assert 10 <= len(one.undelivered) <= 12
+            assert one.bus.counts.limits_hit == {"bus_groups": len(one.undelivered), "bus_commands": 1}
+
+    run(scenario())
+
+
+def test_so_many_commands_and_groups_wait_for_the_bus(run, valkey, monkeypatch):
+    monkeypatch.setattr("nestbox.bus.resp.MAX_WAITING", 3)
+    monkeypatch.setattr("nestbox.bus.channel.MAX_WAITING", 3)
+
+    async def scenario():
+        async with workers(valkey.url, 1) as [one]:
+            await asyncio.to_thread(valkey.stop)
+            await until_away(one.bus)
+            for number in range(5):
+                one.bus.send(2, b"%d" % number)
+                await asyncio.sleep(0)
+            assert one.undelivered == [(2, b"3"), (2, b"4")]
+            assert one.bus.counts.limits_hit["bus_groups"] == 2
+            asked = [asyncio.ensure_future(one.bus.get("k")) for _ in range(6)]
+            done = await asyncio.gather(*asked, return_exceptions=True)
+            assert any("too many" in str(error) for error in done)
+            assert one.bus.counts.limits_hit["bus_commands"] >= 3
 
     run(scenario())
 

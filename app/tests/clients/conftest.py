@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.clients.browser import Browser, build
 from tests.clients.node import NodeClient, install
 from tests.clients.service import Service
-from tests.clients.site import DOMAIN, Site
+from tests.clients.site import Site, make_certificate
 from tests.databases import MariaDB, mariadb
 from tests.live.conftest import Person, quiet
 
@@ -22,14 +21,8 @@ __all__ = ["mariadb", "quiet"]
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for the domain, its hosts and this machine, signed by itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN},IP:127.0.0.1"
-    command = ["openssl", "req", *options.split(), "-subj", f"/CN={DOMAIN}", "-addext", names]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return certificate, key
+    """See `make_certificate`."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from nestbox.store.roster import RosterItem
 from tests.databases import Valkey
 from tests.live.conftest import DOMAIN, PASSWORD, SECRET, Worker, free_port
 
-__all__ = ["DOMAIN", "PASSWORD", "SECRET", "Site", "both_databases"]
+__all__ = ["DOMAIN", "PASSWORD", "SECRET", "Site", "both_databases", "make_certificate"]
 
 # Where what is stored matters, a test runs on both; the others run on MariaDB, as on the appliance.
 both_databases = pytest.mark.parametrize("site", ["sqlite", "mariadb"], indirect=True)
@@ -53,6 +53,16 @@ backend c2s_tls
 """
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for the domain, its hosts and this machine, signed by itself, and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN},IP:127.0.0.1"
+    command = ["openssl", "req", *options.split(), "-subj", f"/CN={DOMAIN}", "-addext", names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
 class Site:
     """Its addresses, and accounts on it.
 
@@ -60,7 +70,9 @@ class Site:
     workers said. ``web`` is the folder of the web chat.
     """
 
-    def __init__(self, folder: Path, database: str, certificate: Path, key: Path, web: Path | None) -> None:
+    def __init__(
+        self, folder: Path, database: str, certificate: Path, key: Path, web: Path | None, workers: int = WORKERS
+    ) -> None:
         self.database = database
         self.certificate = certificate
         self.log = folder / "log"
@@ -75,7 +87,7 @@ class Site:
         self._valkey: Valkey | None = None
         self._haproxy: subprocess.Popen[bytes] | None = None
         self.workers = []
-        for number in range(1, WORKERS + 1):
+        for number in range(1, workers + 1):
             port, metrics, component = free_port(), free_port(), free_port()
             config = folder / f"worker-{number}.yml"
             listen = {name: f"unix:{folder}/{number}-{name}.sock" for name in ("http", "c2s_tls")}
@@ -83,7 +95,7 @@ class Site:
             listen["component"] = f"127.0.0.1:{component}"
             settings = {
                 "domain": DOMAIN,
-                "workers": WORKERS,
+                "workers": workers,
                 "state_dir": str(folder),
                 "database": {"url": database},
                 "bus": {"url": f"unix://{folder}/bus.sock"},
@@ -112,7 +124,9 @@ class Site:
         for worker in self.workers:
             worker.start()
         servers = {
-            name: "\n".join(f"    server w{n} unix@{self._folder}/{n}-{name}.sock" for n in range(1, WORKERS + 1))
+            name: "\n".join(
+                f"    server w{n} unix@{self._folder}/{n}-{name}.sock" for n in range(1, len(self.workers) + 1)
+            )
             for name in ("http", "c2s_tls")
         }
         files = [listener.fileno() for listener in self._sockets]

@@ -51,6 +51,7 @@ async def test_a_page_without_websocket_chats(site, names, node, person):
     assert await again.body() == "good night"
 
 
+@both_databases
 async def test_two_devices_get_copies(site, names, node, person):
     phone, desk = node(XmppClient, names[0]), node(StropheClient, names[0], "desk")
     await asyncio.gather(phone.come(phone.worker(2)), desk.come(site.websocket))

@@ -11,6 +11,7 @@ from tests.clients.omemo_person import OmemoPerson
 from tests.clients.site import DOMAIN, both_databases
 
 
+@both_databases
 async def test_a_group_of_three_encrypts(site, names, person, web_chat):
     """Members only, everybody's address known: what the apps ask of a room before they encrypt in it."""
     room = f"group-{names[0]}@rooms.{DOMAIN}"

@@ -25,6 +25,7 @@ async def test_phones_encrypt_for_all_devices(site, names, person):
     assert (await tablet.next_encrypted())["body"] == "psst, both"
 
 
+@both_databases
 async def test_web_chat_and_a_phone_encrypt(site, names, person, web_chat):
     ben = await person(names[1], 2, kind=OmemoPerson)
     await ben.forget_omemo_2()
@@ -38,6 +39,7 @@ async def test_web_chat_and_a_phone_encrypt(site, names, person, web_chat):
     await anna.sees("and for you")
 
 
+@both_databases
 async def test_pictures_are_encrypted_too(site, names, person, web_chat):
     """A picture each way, sent by HTTP upload under a key that only the message has (XEP-0363, XEP-0454)."""
     ben = await person(names[1], 2, kind=OmemoPerson)

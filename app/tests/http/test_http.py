@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from nestbox.core.errors import StanzaError
 from nestbox.http import health as health_module
 from nestbox.store import StoreError
 
@@ -175,6 +176,8 @@ async def test_every_answer_is_safe(site):
 async def test_metrics(site):
     site.server.counts.messages_in += 5
     site.server.counts.logins += 1
+    site.server.counts.refused(StanzaError("resource-constraint", limit="roster_items"))
+    site.server.bus.counts.limits_hit["bus_groups"] += 2
     site.server.store.committer.commit_seconds(0.003)
     await asyncio.sleep(0.6)  # the loop's lag is measured twice a second
     answer = await site.get("/metrics", socket=site.metrics_socket)
@@ -183,6 +186,8 @@ async def test_metrics(site):
     for line in (
         'nestbox_stanzas_received_total{kind="message"} 5.0',
         'nestbox_logins_total{result="accepted"} 1.0',
+        'nestbox_limits_hit_total{limit="roster_items"} 1.0',
+        'nestbox_limits_hit_total{limit="bus_groups"} 2.0',
         'nestbox_connections{transport="websocket"} 0.0',
         'nestbox_bytes_total{direction="in",transport="tcp"} 0.0',
         'nestbox_commit_seconds_bucket{le="0.005"} 1.0',

@@ -248,7 +248,7 @@ async def test_too_many_requests(site):
         assert (await site.get("/invite/" + "x" * 24, X_Forwarded_For="192.0.2.1")).status == 404
     answer = await site.get("/invite/" + "x" * 24, X_Forwarded_For="192.0.2.1")
     assert answer.status == 429 and answer.headers["retry-after"] == "600"
-    assert site.server.counts.limits_hit == 1
+    assert site.server.counts.limits_hit == {"invite_misses": 1}
     assert (await site.get("/invite/" + "x" * 24, X_Forwarded_For="192.0.2.2")).status == 404
     assert (await site.get(f"/invite/{token}", X_Forwarded_For="192.0.2.1")).status == 200
 
@@ -259,6 +259,7 @@ async def test_too_many_forms(site):
         browser.fields = {}
         assert (await browser.send()).status == 403
     assert (await browser.send()).status == 429
+    assert site.server.counts.limits_hit == {"invite_posts": 1}
 
 
 async def test_a_database_that_is_away(site, monkeypatch):

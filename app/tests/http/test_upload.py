@@ -145,6 +145,7 @@ async def test_a_full_disk_is_told(site, slots, monkeypatch):
     path = await slots.make(2)
     site.server.config.uploads.min_free_bytes = 10**18
     assert (await site.put(path, b"hi")).status == 507
+    assert site.server.counts.limits_hit == {"upload_free_bytes": 1}
     site.server.config.uploads.min_free_bytes = 0
 
     def full(fd, data):

@@ -12,7 +12,7 @@ async def test_bob_hears_alice(world):
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -290,6 +290,10 @@ class World:
     async def notice(self, number: int) -> None:
         """The others notice that a worker is gone."""
         await asyncio.gather(*(server.registry.worker_lost(number) for server in self.servers.values()))
+
+    def limits_hit(self) -> Counter[str]:
+        """What the metric of all workers counts, by the limit's name."""
+        return sum((server.counts.limits_hit for server in self.servers.values()), Counter())
 
     async def user(self, name: str) -> int:
         """Make the account if there is none; its id."""

@@ -6,6 +6,7 @@ import pytest
 from archive_client import MAM, query, say
 from harness import condition
 
+from nestbox.modules import archive
 from nestbox.wire.stanza import STANZA_ID, Stanza
 
 
@@ -47,6 +48,13 @@ async def test_preferences_are_kept_and_given_back(world, alice):
 async def test_wrong_preferences_change_nothing(alice, bad):
     assert condition(await alice.iq("set", prefs(*bad))) in ("bad-request", "jid-malformed")
     assert (await alice.iq("get", "<prefs xmlns='urn:xmpp:mam:2'/>")).payload.get("default") == "always"
+
+
+async def test_the_lists_are_so_long(world, alice, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_PREFS", 2)
+    assert condition(await alice.iq("set", prefs("always", "", "a@x.test b@x.test c@x.test"))) == "resource-constraint"
+    assert world.limits_hit() == {"archive_prefs": 1}
+    assert (await alice.iq("set", prefs("always", "c@x.test", "a@x.test b@x.test"))).type == "result"
 
 
 @pytest.mark.parametrize(

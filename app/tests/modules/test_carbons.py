@@ -120,7 +120,6 @@ async def test_a_device_with_negative_priority_gets_copies(world, alice, desk):
         ("error", "<body>x</body>", False),
         ("chat", "<body>x</body><no-copy xmlns='urn:xmpp:hints'/>", False),
         ("chat", "<body>x</body><private xmlns='urn:xmpp:carbons:2'/>", False),
-        ("chat", "<body>x</body><x xmlns='http://jabber.org/protocol/muc#user'/>", False),
         ("chat", "<x xmlns='http://jabber.org/protocol/muc#user'><invite from='a@nestbox.test'/></x>", True),
     ],
 )
@@ -132,6 +131,17 @@ async def test_what_is_copied(world, alice, desk, phone, type, payload, copied):
     assert original.find("{urn:xmpp:carbons:2}private") is None
     assert len(await phone.drain()) == copied
     assert len(await second.drain()) == copied
+
+
+async def test_what_comes_from_an_occupant_of_a_room_is_copied_to_the_sender_only(world, alice, desk, phone):
+    """Section 6.1: the room gives it to each of the recipient's sessions that is in the room."""
+    second = await device(world, "alice", "two", worker=2)
+    await second.drain()
+    muc = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
+    await alice.send(f"<message to='{desk.jid}' type='chat'><body>x</body>{muc}</message>")
+    await desk.expect("message")
+    await phone.nothing("message")
+    assert inner(await second.expect("message"), SENT) is not None
 
 
 async def test_a_forged_copy_comes_from_its_forger(alice, desk, phone):

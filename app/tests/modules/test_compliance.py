@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import re
-import socket
-import ssl
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree.ElementTree import fromstring
 
 import pytest
 from harness import DOMAIN, World, condition
 from muc.rooms import ROOM, join, make
+from pubsub.avatar import DATA, METADATA, photo_hash, publish_avatar, sha1
 from pubsub.pep import event, ids, items, listener, publish
+from streams import SASL, Bosh, Direct, Tcp, WebSocket, trusting
+from test_external_services import SECRET as TURN_SECRET
+from test_external_services import good
 from tornado.httpclient import AsyncHTTPClient
-from tornado.websocket import websocket_connect
+from wire_client import WireClient
 
 from nestbox.compliance import ROWS, Row, declared, is_met
 from nestbox.config import Config, ExternalService
-from nestbox.store import open_store
 from nestbox.wire.stanza import iq_result, parse_stanza
-from tests.live.conftest import free_port
+from tests.clients.site import Site, make_certificate
+from tests.net.components.conftest import Bot
 
-Exchange = Callable[[World, SimpleNamespace], Awaitable[None]]
+Exchange = Callable[[World, Site], Awaitable[None]]
 EXCHANGES: dict[tuple[str, str], Exchange] = {}
 FOUND = declared()
-BOT, BOT_SECRET = f"bot.{DOMAIN}", "correct-horse-battery"
-STREAM = (
-    f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
-).encode()
+INFO = "{http://jabber.org/protocol/disco#info}"
+PNG = b"\x89PNG " + bytes(range(200))
+JPEG = b"\xff\xd8\xff" + bytes(range(200))
 
 
 def row(category: str, feature: str) -> Callable[[Exchange], Exchange]:
@@ -51,113 +51,115 @@ def row(category: str, feature: str) -> Callable[[Exchange], Exchange]:
 
 @pytest.fixture
 def config(config: Config) -> Config:
-    config.external_services = [ExternalService("stun", f"turn.{DOMAIN}")]
+    config.external_services = [
+        ExternalService("stun", f"turn.{DOMAIN}"),
+        ExternalService("turn", f"turn.{DOMAIN}", secret=TURN_SECRET),
+    ]
     return config
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A worker process on its ports: ``c2s`` (STARTTLS), ``tls`` (as behind HAProxy), ``http``, and its ``context``."""
-    folder = tmp_path_factory.mktemp("live")
-    certificate, key, database = folder / "certificate.pem", folder / "key.pem", f"sqlite:///{folder}/nestbox.db"
-    options = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}", "-keyout", key, "-out", certificate]
-    subprocess.run(["openssl", "req", *options, *names], check=True, capture_output=True)
-
-    async def prepare() -> None:
-        store = await open_store(database)
-        await store.migrate()
-        await store.close()
-
-    asyncio.run(prepare())
-    ports = {name: free_port() for name in ("c2s", "tls", "http", "component")}
-    config = folder / "nestbox.yml"
-    config.write_text(
-        f"domain: {DOMAIN}\nstate_dir: {folder}\ndatabase: {{url: '{database}'}}\n"
-        f"tls: {{certificate: {certificate}, key: {key}}}\n"
-        f"listen: {{http: '127.0.0.1:{ports['http']}', c2s: '127.0.0.1:{ports['c2s']}', metrics: '', "
-        f"component: '127.0.0.1:{ports['component']}', "
-        f"c2s_tls: '127.0.0.1:{ports['tls']}', proxy_protocol: false}}\n"
-        f"components: [{{host: {BOT}, secret: {BOT_SECRET}}}]\n"
-    )
-    process = subprocess.Popen([sys.executable, "-m", "nestbox", "--config", str(config)])
-    deadline = time.monotonic() + 30
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports["http"]), 1):
-            break
-        assert process.poll() is None and time.monotonic() < deadline, "the worker did not start"
-        time.sleep(0.02)
-    context = ssl.create_default_context(cafile=str(certificate))
-    yield SimpleNamespace(context=context, **ports)
-    process.terminate()
-    process.wait(30)
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two worker processes behind HAProxy, for what is said on a wire; a ``world`` is enough for the rest."""
+    with tempfile.TemporaryDirectory(prefix="nestbox-site-") as folder:  # short: a socket's path has 107 bytes
+        keys = make_certificate(tmp_path_factory.mktemp("tls"))
+        site = Site(Path(folder), f"sqlite:///{folder}/nestbox.db", *keys, None, workers=2)
+        asyncio.run(site.prepare())
+        try:
+            site.start()
+            yield site
+        finally:
+            site.stop()
+        assert "Traceback" not in site.log.read_text(), site.log.read_text()
 
 
 async def features_of(client, to: str) -> set[str]:
     answer = await client.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", to=to)
-    return {each.get("var") for each in answer.payload.iter("{http://jabber.org/protocol/disco#info}feature")}
-
-
-async def stream(reader, writer) -> bytes:
-    """Open a stream; the features that are offered."""
-    writer.write(STREAM)
-    async with asyncio.timeout(10):
-        return await reader.readuntil(b"</stream:features>")
+    return {each.get("var") for each in answer.payload.iter(INFO + "feature")}
 
 
 # Core
 
 
 @row("Core", "Core features")
+async def core(world, live):
+    stream = await Tcp.arrive(live)
+    await stream.hears_itself()
+    error = (await stream.iq("get", "<what xmlns='urn:example'/>", DOMAIN)).find("{jabber:client}error")
+    assert error[0].tag == "{urn:ietf:params:xml:ns:xmpp-stanzas}service-unavailable"
+    stream.send("</stream:stream>")
+    await stream.until("</stream:stream>")
+    assert await stream.receive() == ""
+
+
 @row("Core", "TLS")
 async def starttls(world, live):
-    reader, writer = await asyncio.open_connection("127.0.0.1", live.c2s)
-    offered = await stream(reader, writer)
-    assert b"<starttls" in offered and b"<required/>" in offered and b"<mechanisms" not in offered
-    writer.write(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
-    assert b"<proceed" in await reader.readuntil(b">")
-    await writer.start_tls(live.context, server_hostname=DOMAIN)
-    assert b"SCRAM-SHA-256-PLUS" in await stream(reader, writer)
-    writer.close()
+    """RFC 7590: nobody logs in without TLS."""
+    clear = Tcp(live)
+    await clear.connect_in_the_clear()
+    assert "<starttls" in clear.offer and "<required/>" in clear.offer and "<mechanisms" not in clear.offer
+    first = base64.b64encode(f"n,,n={(await live.accounts())[0]},r=x".encode()).decode()
+    clear.send(f"<auth xmlns='{SASL}' mechanism='SCRAM-SHA-256'>{first}</auth>")
+    assert "<encryption-required" in await clear.until("</challenge>|</failure>|</stream:error>")
+    clear.close()
+
+    stream = await Tcp.arrive(live)
+    assert stream.tls.version() in ("TLSv1.2", "TLSv1.3") and stream.binding
+    await stream.hears_itself()
+    stream.close()
 
 
 @row("Core", "Direct TLS")
 async def direct_tls(world, live):
-    reader, writer = await asyncio.open_connection("127.0.0.1", live.tls)  # as HAProxy passes it on
-    offered = await stream(reader, writer)
-    assert b"<starttls" not in offered and b"SCRAM-SHA-256" in offered
-    writer.close()
+    """HAProxy ends TLS, as on the appliance; the worker has a listener for what comes from there."""
+    stream = await Direct.arrive(live)
+    assert stream.tls.selected_alpn_protocol() == "xmpp-client" and "<starttls" not in stream.offer
+    await stream.hears_itself()
+    stream.close()
 
 
 @row("Core", "Feature discovery")
 async def discovery(world, live):
     alice = await world.client("alice")
     assert "http://jabber.org/protocol/disco#info" in await features_of(alice, DOMAIN)
-    items = await alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#items'/>", to=DOMAIN)
-    assert items.type == "result"
+    hosts = await alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#items'/>", to=DOMAIN)
+    named = {item.get("jid") for item in hosts.payload}
+    assert {f"{host}.{DOMAIN}" for host in ("pubsub", "rooms", "upload")} <= named
+    for host in named:
+        assert "http://jabber.org/protocol/disco#info" in await features_of(alice, host)
 
 
 @row("Core", "Feature broadcasts")
 async def capabilities(world, live):
-    (offered,) = [each for each in world.servers[1].stream_features if b"protocol/caps" in each]
-    caps = fromstring(offered)
-    alice = await world.client("alice")
+    """The hash in the stream features is that of the answer to the node they name (XEP-0115, section 5.1)."""
+    stream = await Tcp.arrive(live)
+    caps = fromstring(re.search("<c [^>]*protocol/caps[^>]*/>", stream.offer)[0])
     node = f"{caps.get('node')}#{caps.get('ver')}"
     query = f"<query xmlns='http://jabber.org/protocol/disco#info' node='{node}'/>"
-    assert (await alice.iq("get", query, to=DOMAIN)).payload.get("node") == node
+    info = (await stream.iq("get", query, DOMAIN))[0]
+    assert info.get("node") == node and info.find("{jabber:x:data}x") is None  # a form would be part of the hash
+    keys = ("category", "type", "{http://www.w3.org/XML/1998/namespace}lang", "name")
+    identities = ["/".join(each.get(key, "") for key in keys) for each in info.iter(INFO + "identity")]
+    said = [*sorted(identities), *sorted(each.get("var") for each in info.iter(INFO + "feature"))]
+    digest = hashlib.sha1("".join(f"{each}<" for each in said).encode()).digest()
+    assert (caps.get("hash"), caps.get("ver")) == ("sha-1", base64.b64encode(digest).decode())
+    stream.close()
 
 
 @row("Core", "Server Extensibility")
 async def component(world, live):
-    reader, writer = await asyncio.open_connection("127.0.0.1", live.component)
-    names = "xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams'"
-    writer.write(f"<stream:stream {names} to='{BOT}'>".encode())
-    header = (await asyncio.wait_for(reader.readuntil(b">"), 10)) + await asyncio.wait_for(reader.readuntil(b">"), 10)
-    stream_id = re.search(rb"id=['\"]([^'\"]+)", header).group(1)
-    proof = hashlib.sha1(stream_id + BOT_SECRET.encode()).hexdigest()
-    writer.write(f"<handshake>{proof}</handshake>".encode())
-    assert b"<handshake" in await asyncio.wait_for(reader.readuntil(b">"), 10)
-    writer.close()
+    """A message to a component, and its answer."""
+    bot = await Bot(SimpleNamespace(ports={1: live[1].component}), f"bot.{DOMAIN}").come()
+    assert not bot.closed, bot.error
+    anna = await Tcp.arrive(live)
+    await anna.message(f"echo@bot.{DOMAIN}", "hi")
+    heard = await bot.expect("message", from_=anna.jid, to=f"echo@bot.{DOMAIN}")
+    assert heard[0].text == "hi"
+    bot.send(f"<message type='chat' from='echo@bot.{DOMAIN}' to='{anna.jid}'><body>hi yourself</body></message>")
+    answer = await anna.next_message()
+    assert (answer.get("from"), answer[0].text) == (f"echo@bot.{DOMAIN}", "hi yourself")
+    anna.close()
+    await bot.leave()
 
 
 @row("Core", "Event publishing")
@@ -174,19 +176,10 @@ async def pep(world, live):
 
 @row("Web", "Web Connection Mechanisms")
 async def websocket_and_bosh(world, live):
-    socket = await websocket_connect(f"ws://127.0.0.1:{live.http}/xmpp-websocket", subprotocols=["xmpp"])
-    await socket.write_message(f"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='{DOMAIN}' version='1.0'/>")
-    assert "<open" in await asyncio.wait_for(socket.read_message(), 10)
-    assert "features" in await asyncio.wait_for(socket.read_message(), 10)
-    socket.close()
-
-    url = f"http://127.0.0.1:{live.http}/http-bind"
-    body = (
-        "<body xmlns='http://jabber.org/protocol/httpbind' content='text/xml; charset=utf-8' hold='1' rid='1573741820' "
-        f"to='{DOMAIN}' ver='1.6' wait='10' xml:lang='en' xmpp:version='1.0' xmlns:xmpp='urn:xmpp:xbosh'/>"
-    )
-    answer = fromstring((await AsyncHTTPClient().fetch(url, method="POST", body=body)).body)
-    assert answer.get("sid") and answer.find("{http://etherx.jabber.org/streams}features") is not None
+    for way in (WebSocket, Bosh):
+        stream = await way.arrive(live)
+        await stream.hears_itself()
+        stream.close()
 
 
 # IM
@@ -207,13 +200,23 @@ async def chat(world, live):
 
 @row("IM", "User Avatar Compatibility")
 async def avatars(world, live):
-    alice = await world.client("alice")
-    picture = b"\x89PNG a picture"
-    photo = f"<PHOTO><TYPE>image/png</TYPE><BINVAL>{base64.b64encode(picture).decode()}</BINVAL></PHOTO>"
-    await alice.iq("set", f"<vCard xmlns='vcard-temp'>{photo}</vCard>")
-    await world.settle()
-    assert ids(await items(alice, "urn:xmpp:avatar:data")) == [hashlib.sha1(picture).hexdigest()]
+    """What PEP has, vCard and presence have, and the other way round."""
+    await world.friends("alice", "bob")
+    alice, bob = await world.client("alice"), await listener(world, "bob", METADATA, worker=2)
     assert "urn:xmpp:pep-vcard-conversion:0" in await features_of(alice, alice.bare)
+    bob.received.clear()
+    await publish_avatar(alice, PNG)
+    assert photo_hash(await bob.expect("presence", from_=alice.jid)) == sha1(PNG)
+    card = (await bob.iq("get", "<vCard xmlns='vcard-temp'/>", alice.bare)).payload
+    assert base64.b64decode(card.findtext("{vcard-temp}PHOTO/{vcard-temp}BINVAL")) == PNG
+    assert (await event(bob, METADATA))[0].get("id") == sha1(PNG)
+
+    photo = f"<PHOTO><TYPE>image/jpeg</TYPE><BINVAL>{base64.b64encode(JPEG).decode()}</BINVAL></PHOTO>"
+    assert (await alice.iq("set", f"<vCard xmlns='vcard-temp'>{photo}</vCard>")).type == "result"
+    assert (await event(bob, METADATA))[0].get("id") == sha1(JPEG)
+    kept = (await items(bob, DATA, alice.bare, f"<item id='{sha1(JPEG)}'/>")).payload
+    assert base64.b64decode(kept[0][0][0].text) == JPEG
+    assert photo_hash(await bob.expect("presence", from_=alice.jid)) == sha1(JPEG)
 
 
 @row("IM", "Group Chat")
@@ -260,10 +263,16 @@ async def private_nodes(world, live):
 
 @row("IM", "File Upload")
 async def upload(world, live):
-    alice = await world.client("alice")
-    request = "<request xmlns='urn:xmpp:http:upload:0' filename='a.png' size='10'/>"
-    slot = (await alice.iq("get", request, to=f"upload.{DOMAIN}")).payload
-    assert [child.get("url").split("/")[2] for child in slot] == [DOMAIN, DOMAIN]
+    stream = await Tcp.arrive(live)
+    request = f"<request xmlns='urn:xmpp:http:upload:0' filename='a.png' size='{len(PNG)}' content-type='image/png'/>"
+    put, get = (each.get("url") for each in (await stream.iq("get", request, f"upload.{DOMAIN}"))[0])
+    http, trust = AsyncHTTPClient(), {"ssl_options": trusting(live), "raise_error": False}
+    assert (await http.fetch(get, **trust)).code == 404
+    kind = {"Content-Type": "image/png"}
+    assert (await http.fetch(put, method="PUT", body=PNG, headers=kind, **trust)).code == 201
+    answer = await http.fetch(get, **trust)
+    assert (answer.code, answer.body, answer.headers["Content-Type"]) == (200, PNG, "image/png")
+    stream.close()
 
 
 @row("IM", "vcard-temp")
@@ -304,8 +313,6 @@ async def private_storage(world, live):
 @row("IM", "Stream Management")
 @row("Mobile", "Stream Management")
 async def stream_management(world, live):
-    from wire_client import WireClient
-
     world.config.bus.url = "redis://the-hub"
     alice, bob = await WireClient.login(world, "alice"), await world.client("bob", worker=2)
     alice.vanish()
@@ -332,8 +339,13 @@ async def history(world, live):
 async def calls(world, live):
     alice = await world.client("alice")
     answer = await alice.iq("get", "<services xmlns='urn:xmpp:extdisco:2'/>", to=DOMAIN)
-    (service,) = answer.payload
-    assert (service.get("type"), service.get("host")) == ("stun", f"turn.{DOMAIN}")
+    stun, turn = answer.payload
+    assert (stun.get("type"), stun.get("host"), stun.get("username")) == ("stun", f"turn.{DOMAIN}", None)
+    assert (turn.get("type"), turn.get("host")) == ("turn", f"turn.{DOMAIN}")
+    assert good(turn, int(time.time())) > 0
+    query = f"<credentials xmlns='urn:xmpp:extdisco:2'><service host='turn.{DOMAIN}' type='turn'/></credentials>"
+    (service,) = (await alice.iq("get", query, to=DOMAIN)).payload
+    assert good(service, int(time.time())) > 0
 
 
 # Mobile
@@ -341,16 +353,20 @@ async def calls(world, live):
 
 @row("Mobile", "Client State Indication")
 async def client_state(world, live):
-    assert any(b"urn:xmpp:csi:0" in each for each in world.servers[1].stream_features)
     await world.friends("alice", "bob")
-    alice, bob = await world.client("alice"), await world.client("bob", worker=2)
-    await alice.drain()
-    inactive = world.servers[1].nonzas["{urn:xmpp:csi:0}inactive"]
-    inactive(alice.session, fromstring("<inactive xmlns='urn:xmpp:csi:0'/>"))
+    alice, bob = await WireClient.login(world, "alice"), await world.client("bob", worker=2)
+    assert any(b"urn:xmpp:csi:0" in each for each in world.servers[1].stream_features)
+    alice.pipe.feed(b"<inactive xmlns='urn:xmpp:csi:0'/>")
+    await alice.answered()
+    await world.settle()
+    alice.stanzas.clear()
     await bob.send("<presence><show>away</show></presence>")
-    await alice.nothing("presence")
-    await bob.send(f"<message type='chat' to='{alice.bare}'><body>hi</body></message>")
-    await alice.expect("message")
+    await world.settle()
+    assert alice.stanzas == []
+    alice.pipe.feed(b"<active xmlns='urn:xmpp:csi:0'/>")
+    await alice.until(lambda: alice.stanzas)
+    (presence,) = alice.stanzas
+    assert (presence.get("from"), presence.findtext("{jabber:client}show")) == (bob.jid, "away")
 
 
 @row("Mobile", "Third Party Push Notifications")
@@ -375,6 +391,6 @@ async def push(world, live):
 
 
 @pytest.mark.parametrize("asked", ROWS, ids=lambda asked: f"{asked.category}: {asked.feature}")
-async def test_row(world: World, live: SimpleNamespace, asked: Row) -> None:
+async def test_row(world: World, live: Site, asked: Row) -> None:
     assert is_met(asked, FOUND), f"no module declares one of {', '.join(asked.providers)}"
     await EXCHANGES[asked.category, asked.feature](world, live)

@@ -130,7 +130,7 @@ async def test_devices_are_limited(world: World) -> None:
         await client.log_in(bind())
         client.vanish()
     assert len(await store.devices.of(user.id)) == 3
-    assert world.servers[1].counts.limits_hit == 2
+    assert world.limits_hit() == {"devices": 2}
 
 
 async def test_a_login_now_and_then_is_written_down_and_the_rest_is_not(world: World) -> None:

@@ -121,7 +121,7 @@ async def test_visitors_of_one_address(world, connections):
     first = await visitor(world, connections, HERE)
     await visitor(world, connections, HERE)
     third = await visitor(world, connections, HERE)
-    assert third.error() == "policy-violation" and counts.limits_hit == 1
+    assert third.error() == "policy-violation" and counts.limits_hit == {"visitors_per_address": 1}
     assert (await visitor(world, connections, THERE)).error() is None
     assert await first.log_in("password")
     fourth = await visitor(world, connections, HERE)
@@ -151,6 +151,7 @@ def test_waits_grow_and_end(monkeypatch):
     assert waits == [0, 0, 0.25, 0.5, 1, 2, 4, 8, 8, 8]
     assert guard.delay(THERE, "alice") == 8, "an account is guarded whoever asks"
     assert guard.delay(HERE, "bob") == 8 and guard.delay(THERE, "bob") == 0, "and an address whomever it asks for"
+    assert [guard.limit(*place) for place in ((THERE, "alice"), (THERE, "bob"))] == ["failed_logins_per_account", ""]
     guard.succeeded(THERE, "alice")
     assert guard.delay(THERE, "alice") == 0, "where the account has logged in from, its owner need not wait"
     assert guard.delay(OFFICE, "alice") == 0, "nor does whom we trust"
@@ -184,6 +185,26 @@ async def test_only_so_many_wait(monkeypatch):
     assert not guard._addresses.waiting and not guard._accounts.waiting
 
 
+async def test_who_guesses_at_many_places_at_once_is_cut(world, connections, monkeypatch):
+    monkeypatch.setattr(guard_module, "WAITING", 0)
+    for _ in range(2):
+        guesser = await visitor(world, connections, HERE)
+        assert not await guesser.log_in("guess")
+        guesser.vanish()
+    guesser = await visitor(world, connections, HERE)
+    assert not await guesser.log_in("guess") and guesser.error() == "policy-violation"
+    assert world.limits_hit()["logins_waiting"] == 1
+
+
+async def test_who_guesses_the_passwords_of_many_waits(world, connections, monkeypatch):
+    monkeypatch.setattr(guard_module, "FIRST_SECONDS", 0.05)
+    for number in range(5):
+        guesser = await visitor(world, connections, HERE, f"user{number}")
+        assert not await guesser.log_in("guess")
+        guesser.vanish()
+    assert world.limits_hit() == {"failed_logins_per_address": 1}
+
+
 async def test_guesses_wait_and_the_owner_gets_in(world, connections, monkeypatch):
     monkeypatch.setattr(guard_module, "FIRST_SECONDS", 0.05)
     counts = world.servers[1].counts
@@ -196,7 +217,8 @@ async def test_guesses_wait_and_the_owner_gets_in(world, connections, monkeypatc
     begin = time.monotonic()
     assert not await guesser.log_in("guess")
     assert time.monotonic() - begin >= 0.05
-    assert (counts.logins_failed, counts.logins_delayed, counts.limits_hit) == (3, 1, 1)
+    assert (counts.logins_failed, counts.logins_delayed) == (3, 1)
+    assert counts.limits_hit == {"failed_logins_per_account": 1}
     owner = await visitor(world, connections, THERE)
     assert await owner.log_in("password"), "later, but they are let in"
     assert counts.logins_delayed == 2

@@ -119,7 +119,7 @@ async def test_how_many_invitations_may_be_open(world, alice):
     for client in (alice, tablet, alice):
         fields = result(await execute(client, INVITE))
     assert condition(await execute(tablet, INVITE)) == "resource-constraint"
-    assert world.servers[2].counts.limits_hit == 1
+    assert world.limits_hit() == {"open_invites": 1}
     assert (await execute(await world.client("bob"), INVITE)).type == "result"
     await world.servers[1].store.invites.use(token_of(fields))
     assert (await execute(alice, INVITE)).type == "result"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,8 +13,10 @@ from harness import DOMAIN, condition
 from muc.rooms import ADMIN, HOST, ROOM, enter, make
 from wire_client import HEADER, Pipe, WireClient
 
+import nestbox
 from nestbox.config import Limits
 from nestbox.net.connections import PING_ANSWER_SECONDS, Connections
+from nestbox.net.ws_frames import FrameError
 from nestbox.protocol.features import StreamOptions
 
 # What each limit is in its test, where it must be small to be gone over, and None where the default will do.
@@ -41,27 +45,20 @@ SMALL = {
     "room_occupants": 1,
     "room_affiliations": 1,
 }
-# Those that need sockets, files or tokens, and those that refuse nobody but only bound what is kept.
-ELSEWHERE = {
-    "write_buffer_bytes": "net/bosh",
-    "component_connections": "net/components",
-    "push_registrations": "modules/test_push.py",
-    "push_options_bytes": "modules/test_push.py",
-    "token_clients": "modules/test_modern_login.py",
-    "devices": "modules/test_devices.py",
-    "uploaded_files": "modules/test_uploads.py",
-    "open_invites": "modules/test_invites.py",
-    "registrations_per_hour": "modules/test_registration.py",
-    "pubsub_items": "modules/pubsub/test_items.py",
-    "caps_cached": "modules/pubsub/test_client_caps.py",
-    "room_history": "modules/test_limits.py",
-    "trusted_addresses": "modules/test_floods.py",
-    "visitors_per_address": "modules/test_floods.py",
-    "failed_logins_per_address": "modules/test_floods.py",
-    "failed_logins_per_account": "modules/test_floods.py",
-    "session_stanzas": "modules/test_floods.py",
-    "session_bytes": "modules/test_floods.py",
+# Those of streams and of the archive that nobody configures.
+FIXED = ("xml_depth", "xml_elements", "xml_attributes", "login_attempts", "archive_ids")
+# Those that refuse nobody, so that this metric does not count them, and what they do instead.
+REFUSE_NOBODY = {
+    "write_buffer_bytes": "who does not read is cut, see nestbox_slow_consumers",
+    "session_stanzas": "who sends too much is read more slowly, see nestbox_clients_slowed",
+    "session_bytes": "who sends too much is read more slowly, see nestbox_clients_slowed",
+    "pubsub_items": "the oldest item goes",
+    "caps_cached": "what was used longest ago is asked for again",
+    "room_history": "the oldest message is left to the archive",
+    "trusted_addresses": "for whom there are no limits",
 }
+_NAMES = re.compile(r'limit\w*(?:=|\[|\()"(\w+)"').findall
+_QUOTED = re.compile(r'"(\w+)"').findall
 
 
 @pytest.fixture
@@ -71,23 +68,22 @@ def limits(request):
     return Limits() if small is None else Limits(**{field: small})
 
 
-@pytest.mark.parametrize("field", SMALL)
+@pytest.mark.parametrize("field", [*SMALL, *FIXED])
 async def test_going_over(world, field):
-    counts = world.servers[1].counts
-    before = counts.limits_hit
     await globals()[f"over_{field}"](world)
     await world.settle()
-    assert counts.limits_hit == before + 1
+    assert world.limits_hit() == {field: 1}
 
 
 def test_every_limit_has_its_test():
+    """Each is configured or has its name in the code, and a test that says what the metric then counts."""
     fields = {field.name for field in msgspec.structs.fields(Limits)}
-    assert fields == SMALL.keys() | ELSEWHERE.keys()
-    tests = Path(__file__).parent.parent
-    for field, place in ELSEWHERE.items():
-        path = tests / place
-        files = [path] if path.is_file() else list(path.glob("*.py"))
-        assert any(field in file.read_text() for file in files), f"{place} says nothing of {field}"
+    named = {name for file in Path(nestbox.__file__).parent.rglob("*.py") for name in _NAMES(file.read_text())}
+    counted = {*SMALL, *FIXED}
+    for file in Path(__file__).parents[1].rglob("test_*.py"):
+        lines = file.read_text().splitlines()
+        counted.update(name for line in lines if "limits_hit" in line for name in _QUOTED(line))
+    assert (fields | named) - counted == REFUSE_NOBODY.keys()
 
 
 # streams
@@ -141,6 +137,41 @@ async def over_stanza_bytes(world):
     client = await stream(world, login=True)
     client.pipe.feed(b"<message to='alice@nestbox.test'><body>" + b"A" * 20_001)
     assert await ended(client) == "policy-violation"
+
+
+async def over_xml_depth(world):
+    await _too_much(world, "<a>" * 70)
+
+
+async def over_xml_elements(world):
+    await _too_much(world, "<message>" + "<a/>" * 8_200)
+
+
+async def over_xml_attributes(world):
+    attributes = " ".join(f"a{number}=''" for number in range(70))
+    await _too_much(world, f"<message {attributes}/>")
+
+
+async def _too_much(world, xml):
+    client = await stream(world, login=True)
+    client.pipe.feed(xml.encode())
+    assert await ended(client) == "policy-violation"
+
+
+async def over_login_attempts(world):
+    client = await stream(world)
+    secret = base64.b64encode(b"\0alice\0wrong").decode()
+    for _ in range(3):
+        client.others.clear()
+        client.pipe.feed(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>".encode())
+        await client.until(lambda: client.others)
+    assert await ended(client) == "policy-violation"
+
+
+async def test_a_websocket_frame_that_is_too_big_is_counted(world):
+    client = await stream(world)
+    client.pipe.connection.connection_lost(FrameError(1009, "too big"))
+    assert world.limits_hit() == {"stanza_bytes_before_login": 1}
 
 
 async def over_login_seconds(world):
@@ -204,8 +235,12 @@ async def over_resume_seconds(world):
 async def over_sessions_per_user(world):
     for _ in range(2):
         await world.client("alice")
-    with pytest.raises(Exception, match="resource-constraint"):
-        await world.client("alice")
+    client = await stream(world)
+    await world.servers[1].store.accounts.set_password("alice", "password")
+    await client.authenticate()
+    client.pipe.feed(b"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+    answer = await client.expect("iq")
+    assert answer.find("{jabber:client}error")[0].tag.endswith("}resource-constraint")
 
 
 async def over_roster_items(world):
@@ -245,6 +280,14 @@ async def over_directed_presences(world):
     for name in "abc":
         await alice.send(f"<presence to='{name}@nestbox.test'/>")
     assert condition(await alice.expect("presence", type="error")) == "policy-violation"
+
+
+async def over_archive_ids(world):
+    alice = await world.client("alice")
+    ids = f"<field var='ids'>{'<value>1</value>' * 101}</field>"
+    form = f"<field var='FORM_TYPE'><value>urn:xmpp:mam:2</value></field>{ids}"
+    query = f"<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'>{form}</x></query>"
+    assert condition(await alice.iq("set", query)) == "bad-request"
 
 
 # commands

@@ -135,7 +135,10 @@ async def test_there_is_a_limit_and_it_is_counted_anew(world, alice):
     await say(alice, *"1234567")
     errors = await alice.drain()
     assert [condition(stanza) for stanza in errors] == ["resource-constraint"] * 2
-    assert world.servers[1].counts.limits_hit == 2
+    assert world.limits_hit() == {"offline_messages": 2}
+    late = f"<message from='{alice.jid}' to='{BOB}' type='chat'><body>8</body></message>"
+    await world.servers[1].router.reroute(BOB, late.encode())  # its session has ended meanwhile
+    assert condition(await alice.expect("message", type="error")) == "resource-constraint"
     bob = await comes_online(world)
     assert bodies(bob) == list("12345")
     await bob.leave()

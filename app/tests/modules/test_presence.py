@@ -58,6 +58,17 @@ async def test_a_contact_may_probe(world):
     bob = await world.client("bob", worker=2)
     await bob.send(f"<presence to='{alice.bare}' type='probe'/>")
     await bob.expect("presence", from_=alice.jid, to=bob.jid, type=None)
+    await alice.leave()
+    await bob.expect("presence", from_=alice.jid, type="unavailable")
+    await bob.send(f"<presence to='{alice.bare}' type='probe'/>")
+    await bob.expect("presence", from_=alice.bare, to=bob.jid, type="unavailable")
+
+
+async def test_a_stranger_that_probes_hears_nothing(world):
+    await world.client("alice")
+    bob = await world.client("bob", worker=2)
+    await bob.send("<presence to='alice@nestbox.test' type='probe'/>")
+    await bob.nothing("presence")
 
 
 @pytest.mark.parametrize("end", ["leave", "vanish", "kick"])
@@ -137,6 +148,18 @@ async def test_directed_presence_is_taken_back(world):
     await bob.nothing("presence")
 
 
+async def test_unavailable_takes_back_directed_presence_where_there_was_no_other(world):
+    """Section 4.6.3: somebody may be in a room without having sent presence to anybody else."""
+    alice = await world.client("alice", presence=None)
+    bob = await world.client("bob", worker=2)
+    await alice.send(f"<presence to='{bob.jid}'/>")
+    await bob.expect("presence", from_=alice.jid, type=None)
+    await alice.send("<presence type='unavailable'/>")
+    await bob.expect("presence", from_=alice.jid, type="unavailable")
+    await alice.leave()
+    await bob.nothing("presence")
+
+
 async def test_directed_unavailable_ends_it(world):
     alice = await world.client("alice")
     bob = await world.client("bob")
@@ -161,12 +184,14 @@ class TestLimits:
         await alice.send(f"<presence to='c@{DOMAIN}'/>")
         assert condition(await alice.expect("presence", type="error")) == "policy-violation"
         assert len(alice.session.directed) == 2
+        assert world.limits_hit() == {"directed_presences": 1}
 
 
 async def test_a_huge_presence_is_refused(world):
     alice = await world.client("alice", presence=None)
     await alice.send(f"<presence><status>{'x' * 17000}</status></presence>")
     assert condition(await alice.expect("presence", type="error")) == "policy-violation"
+    assert world.limits_hit() == {"presence_bytes": 1}
 
 
 async def test_presence_to_nobody_is_silent(world):

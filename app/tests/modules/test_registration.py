@@ -234,7 +234,7 @@ async def test_registration_can_be_open(world, store):
         assert (await visitor.register(name)).get("type") == "result"
     visitor = await Visitor.come(world, 3)
     assert problem(await visitor.register("four")) == "resource-constraint"
-    assert world.servers[3].counts.limits_hit == 1
+    assert world.limits_hit() == {"registrations_per_hour": 1}
     await visitor.bring((await invited(store)).token)
     assert (await visitor.register("four")).get("type") == "result"  # invitations are limited by themselves
 
@@ -244,7 +244,7 @@ async def test_too_many_refusals_end_the_stream(world):
     for _ in range(VISITOR_FAILURES):
         assert problem(await visitor.bring("wrong")) == "item-not-found"
     assert await visitor.end() == "policy-violation"
-    assert world.servers[1].counts.limits_hit == 1
+    assert world.limits_hit() == {"visitor_failures": 1}
 
 
 @pytest.mark.parametrize(

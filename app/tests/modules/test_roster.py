@@ -72,6 +72,7 @@ async def test_a_client_cannot_write_subscriptions(world):
 async def test_bad_items_are_refused(world, items, expected):
     alice = await world.client("alice")
     assert condition(await alice.iq("set", roster_set(*items))) == expected
+    assert world.limits_hit() == ({"roster_name_bytes": 1} if len("".join(items)) > 1000 else {})
     assert len(await get(alice)) == 0
 
 

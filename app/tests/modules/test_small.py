@@ -90,6 +90,7 @@ async def test_vcards(world):
     assert condition(await bob.iq("set", card, to=alice.bare)) == "forbidden"
     big = f"<vCard xmlns='vcard-temp'><PHOTO>{'x' * 200_000}</PHOTO></vCard>"
     assert condition(await alice.iq("set", big)) == "policy-violation"
+    assert world.limits_hit() == {"vcard_bytes": 1}
     assert (await alice.iq("get", VCARD)).payload.find("{vcard-temp}FN") is not None
 
 
@@ -123,6 +124,7 @@ async def test_private_storage(world):
 async def test_bad_private_storage_is_refused(world, kind, inner, expected):
     alice = await world.client("alice")
     assert condition(await alice.iq(kind, private(inner))) == expected
+    assert world.limits_hit() == ({"private_name_bytes": 1} if len(inner) > 512 else {})
 
 
 class TestPrivateLimit:
@@ -134,6 +136,7 @@ class TestPrivateLimit:
         alice = await world.client("alice")
         assert (await alice.iq("set", private(f"<a xmlns='x:1'>{'x' * 800}</a>"))).type == "result"
         assert condition(await alice.iq("set", private(f"<b xmlns='x:1'>{'x' * 300}</b>"))) == "resource-constraint"
+        assert world.limits_hit() == {"private_bytes": 1}
         assert (await alice.iq("set", private(f"<a xmlns='x:1'>{'y' * 790}</a>"))).type == "result"
         assert (await alice.iq("set", private("<a xmlns='x:1'/>"))).type == "result"
         assert (await alice.iq("set", private(f"<b xmlns='x:1'>{'x' * 300}</b>"))).type == "result"

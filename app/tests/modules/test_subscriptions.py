@@ -11,7 +11,7 @@ from harness import DOMAIN, World, condition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestbox.config import Config
+from nestbox.config import Config, Limits
 from nestbox.modules.subscriptions import INBOUND, OUTBOUND, state_of, with_state
 from nestbox.store.roster import Contact
 
@@ -221,6 +221,33 @@ async def test_the_end_of_a_subscription_hides_presence(world, kind, hidden):
     await watcher.nothing("presence", from_=gone.jid)
     await watcher.send("<presence><show>away</show></presence>")
     await gone.expect("presence", from_=watcher.jid)
+
+
+class TestLimits:
+    @pytest.fixture
+    def limits(self):
+        return Limits(roster_items=1)
+
+    async def test_a_full_roster_takes_no_new_subscription(self, world):
+        alice, bob = await world.client("alice"), await world.client("bob")
+        await alice.send(f"<presence to='carol@{DOMAIN}' type='subscribe'/>")
+        await alice.nothing("presence")
+        await alice.send(f"<presence to='{bob.bare}' type='subscribe'/>")
+        assert condition(await alice.expect("presence", type="error")) == "resource-constraint"
+        await bob.nothing("presence")
+        assert world.limits_hit() == {"roster_items": 1}
+
+    async def test_requests_that_wait_are_limited(self, world, monkeypatch):
+        """The asker is told nothing, as by an account that does not answer; it is counted all the same."""
+        monkeypatch.setattr("nestbox.store.roster.MAX_REQUESTS", 1)
+        alice = await world.client("alice")
+        for name in ("bob", "carol"):
+            client = await world.client(name)
+            await client.send(f"<presence to='{alice.bare}' type='subscribe'/>")
+            await client.nothing("presence")
+        await alice.expect("presence", type="subscribe", from_=f"bob@{DOMAIN}")
+        await alice.nothing("presence")
+        assert world.limits_hit() == {"roster_requests": 1}
 
 
 async def test_removing_a_contact_ends_both_subscriptions(world):

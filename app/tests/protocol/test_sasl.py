@@ -139,6 +139,13 @@ def test_first_message(mechanism: str, first: str, expected: str) -> None:
     assert log_in(driver, "SCRAM-SHA-256-PLUS").startswith("<success")  # and may try again
 
 
+def test_a_client_with_another_channel_binding_gets_to_the_login_without() -> None:
+    driver = opened()
+    for name in ("SHA-512", "SHA-256", "SHA-1"):
+        assert condition(auth(driver, f"SCRAM-{name}-PLUS", "p=tls-unique,,n=romeo,r=abc")) == "malformed-request"
+    assert log_in(driver, "SCRAM-SHA-256").startswith("<success")
+
+
 def test_the_y_flag_is_right_where_plus_is_not_offered() -> None:
     driver = opened(binding=None)
     assert auth(driver, "SCRAM-SHA-1", "y,,n=romeo,r=abc").startswith("<challenge")

@@ -41,10 +41,18 @@ def test_websocket_frames() -> None:
     assert Driver().stream.frame(b"<presence/>") == b"<presence/>"
 
 
-def test_language_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("header", "own", "told"), [("de", None, "de"), ("de-AT", "fr", "fr"), ("not a language", None, None)]
+)
+def test_what_is_said_has_the_streams_language(header: str, own: str | None, told: str | None) -> None:
     driver = Driver()
-    driver.feed(HEADER.replace("to=", "xml:lang='de' to="))
-    assert driver.stream.lang == "de"
+    driver.feed(HEADER)
+    driver.feed("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHNlY3JldA==</auth>")
+    driver.feed(HEADER.replace("to=", f"xml:lang='{header}' to="))
+    driver.feed(BIND_IQ)
+    lang = f" xml:lang='{own}'" if own else ""
+    driver.feed(f"<message to='a@b'{lang}><body>1</body></message>")
+    assert driver.events[-1].stanza.element.get("{http://www.w3.org/XML/1998/namespace}lang") == told
 
 
 def test_starttls_waits_for_the_handshake() -> None:

@@ -79,8 +79,10 @@ async def change_lists(room: Room, sender: JID, query: Element) -> None:
     """Change affiliations and roles, all of them or none. Raises StanzaError."""
     room.check_exists(sender)
     items = query.findall(ITEM)
-    if not items or len(items) > MAX_ITEMS:
-        raise StanzaError("bad-request", f"One change at least, {MAX_ITEMS} at most.")
+    if not items:
+        raise StanzaError("bad-request", "There is nothing to change.")
+    if len(items) > MAX_ITEMS:
+        raise StanzaError("bad-request", f"Change at most {MAX_ITEMS} at a time.", limit="room_changes")
     seat = room.seats.get(str(sender))
     actor = (room.affiliation(sender), seat.occupant.role if seat is not None else "none")
     changes: list[Affiliate] = []
@@ -152,5 +154,5 @@ def _nick(item: Element) -> str | None:
 def _reason(item: Element) -> str | None:
     text = item.findtext(_REASON)
     if text and len(text.encode()) > REASON_BYTES:
-        raise StanzaError("policy-violation", f"A reason has at most {REASON_BYTES} bytes.")
+        raise StanzaError("policy-violation", f"A reason has at most {REASON_BYTES} bytes.", limit="room_reason_bytes")
     return text or None

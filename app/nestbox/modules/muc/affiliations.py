@@ -31,8 +31,7 @@ def check(room: Room, actor: str, changes: Sequence[Affiliate]) -> None:
         check_affiliation(mine, before, each.affiliation, himself=each.jid == actor, last_owner=not owners)
     added = [each for each in changes if each.affiliation != "none" and each.jid not in room.affiliates]
     if added and len(room.affiliates) + len(added) > room.server.config.limits.room_affiliations:
-        room.server.counts.limits_hit += 1
-        raise StanzaError("resource-constraint", "The room's lists are full.")
+        raise StanzaError("resource-constraint", "The room's lists are full.", limit="room_affiliations")
 
 
 async def change(room: Room, changes: Sequence[Affiliate], actor: str | None = None, code: int = 321) -> None:

@@ -47,8 +47,8 @@ async def set_vcard(room: Room, sender: JID, card: Element) -> None:
     room.require(sender, "owner")
     data = to_bytes(card)
     if len(data) > CARD_BYTES:
-        room.server.counts.limits_hit += 1
-        raise StanzaError("policy-violation", f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture.")
+        text = f"A vCard has at most {CARD_BYTES} bytes; use a smaller picture."
+        raise StanzaError("policy-violation", text, limit="room_vcard_bytes")
     try:
         pictures = [
             base64.b64decode("".join((each.text or "").split()), validate=True) for each in card.iterfind(_PHOTO)

@@ -166,7 +166,8 @@ def read_jids(given: list[str]) -> list[JID]:
 def _text(given: list[str]) -> str:
     text = "\n".join(given)
     if len(text.encode()) > TEXT_BYTES:
-        raise StanzaError("not-acceptable", f"A text of the configuration has at most {TEXT_BYTES} bytes.")
+        error = f"A text of the configuration has at most {TEXT_BYTES} bytes."
+        raise StanzaError("not-acceptable", error, limit="room_text_bytes")
     return text
 
 

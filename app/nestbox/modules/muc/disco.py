@@ -29,7 +29,7 @@ ROOM_INFO = f"{ns.MUC}#roominfo"
 OWN_NICK = "x-roomuser-item"  # section 6.6
 PAGE = 100
 MAX_PAGE = 500
-_EVERYWHERE = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.MUC, ns.PING, ns.VCARD)
+_EVERYWHERE = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.MUC, ns.PING)
 _decode = msgspec.json.Decoder(RoomConfig).decode
 
 
@@ -44,7 +44,7 @@ def host_info(service: Service, query: Element) -> Element:
     """The identity and features of the host."""
     if query.get("node"):
         raise StanzaError("item-not-found")
-    return _info("Rooms", (*_EVERYWHERE, ns.RSM, ns.REGISTER, "muc_rooms"))
+    return _info("Rooms", (*_EVERYWHERE, ns.RSM, "muc_rooms"))
 
 
 async def host_items(service: Service, query: Element) -> Element:
@@ -93,6 +93,7 @@ def room_info(room: Room, sender: JID, query: Element) -> Element:
     config = room.config
     features = [
         *_EVERYWHERE,
+        ns.VCARD,
         f"{ns.MUC}#stable_id",
         f"{ns.MUC}#self-ping-optimization",
         VOICE,

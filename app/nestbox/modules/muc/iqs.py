@@ -16,8 +16,8 @@ from nestbox.modules.disco import INFO, ITEMS
 from nestbox.modules.muc import admin, archive, avatar, disco, moderation, owner, register
 from nestbox.modules.ping import PING
 from nestbox.modules.vcard import VCARD
-from nestbox.wire.element import Element
-from nestbox.wire.stanza import Stanza, iq_result
+from nestbox.wire.element import Element, el
+from nestbox.wire.stanza import IQ, Stanza, iq_result
 
 if TYPE_CHECKING:
     from nestbox.modules.muc.room import Room
@@ -117,8 +117,18 @@ def _relay(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[
     relayed.element.attrib.update({"from": asker.jid, "to": seat.full, "id": token})
     room.pending[token] = (str(sender), stanza.id or "", seat.full)
     if len(room.pending) > PENDING_MAX:
-        room.pending.popitem(last=False)
+        _give_up(room)
     return room.server.router.route(parse_jid(asker.jid), parse_jid(seat.full), relayed)
+
+
+def _give_up(room: Room) -> None:
+    """Whoever has waited longest for an answer gets one from us."""
+    _, (asker, iq_id, asked) = room.pending.popitem(last=False)
+    seat = room.seats.get(asked)
+    to = seat.occupant.jid if seat is not None else room.address
+    request = Stanza(el(IQ, {"type": "get", "id": iq_id, "from": asker, "to": to}))
+    error = StanzaError("resource-constraint", "Too many questions wait for an answer.", limit="room_iqs")
+    room.server.router.bounce(request, error)
 
 
 async def _vcard(room: Room, bare: str, stanza: Stanza) -> int:

@@ -155,8 +155,8 @@ async def _subject(room: Room, occupant: Occupant, stanza: Stanza) -> int:
     told = _from(room, occupant, stanza, "groupchat")
     data = told.encode()
     if len(data) > SUBJECT_BYTES:
-        room.server.counts.limits_hit += 1
-        raise StanzaError("policy-violation", f"A subject has at most {SUBJECT_BYTES} bytes.")
+        text = f"A subject has at most {SUBJECT_BYTES} bytes."
+        raise StanzaError("policy-violation", text, limit="room_subject_bytes")
     stamp = room.server.ids.next() >> 16
     subject = delayed(data, room.address, stamp)
     await room.server.store.rooms.set_subject(room.id, subject)

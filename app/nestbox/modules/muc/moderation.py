@@ -60,7 +60,9 @@ async def moderate(room: Room, sender: JID, request: Element) -> None:
     reason = request.findtext(_REASON)
     if reason:
         if len(reason.encode()) > REASON_BYTES:
-            raise StanzaError("policy-violation", f"A reason has at most {REASON_BYTES} bytes.")
+            raise StanzaError(
+                "policy-violation", f"A reason has at most {REASON_BYTES} bytes.", limit="room_reason_bytes"
+            )
         about.append(el(f"{{{ns.RETRACT}}}reason", text=reason))
     retraction_id = secrets.token_urlsafe(12)
     attributes = {"from": room.address, "type": "groupchat", "id": retraction_id}

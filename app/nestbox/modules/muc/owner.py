@@ -107,7 +107,9 @@ async def _destroy(room: Room, destroy: Element) -> None:
         text = destroy.findtext(f"{{{ns.MUC_OWNER}}}{name}")
         if text:
             if len(text.encode()) > REASON_BYTES:
-                raise StanzaError("policy-violation", f"A {name} has at most {REASON_BYTES} bytes.")
+                raise StanzaError(
+                    "policy-violation", f"A {name} has at most {REASON_BYTES} bytes.", limit="room_reason_bytes"
+                )
             inner += f"<{name}>{escape(text)}</{name}>"
     try:
         other = destroy.get("jid")

@@ -43,6 +43,7 @@ async def _later(room: Room, stanza: Stanza, outcome: Awaitable[int]) -> int:
 
 def _refuse(room: Room, stanza: Stanza, error: StanzaError) -> int:
     """Clients know by the ``<x/>`` that it is an answer to their entering."""
+    room.server.counts.refused(error)
     told = error.element()
     told.set("by", room.address)
     answer = iq_error(stanza, told)
@@ -81,7 +82,7 @@ def _nick(to: JID) -> str:
     if not to.resource:
         raise StanzaError("jid-malformed", "A nickname is needed.")
     if len(to.resource.encode()) > NICK_BYTES:
-        raise StanzaError("not-acceptable", f"A nickname has at most {NICK_BYTES} bytes.")
+        raise StanzaError("not-acceptable", f"A nickname has at most {NICK_BYTES} bytes.", limit="room_nick_bytes")
     return to.resource
 
 
@@ -90,7 +91,8 @@ def _inner(stanza: Stanza) -> bytes:
     children = [child for child in stanza.element if child.tag not in _OURS]
     data = b"".join(map(to_bytes, children))
     if len(data) > PRESENCE_BYTES:
-        raise StanzaError("policy-violation", f"A presence in a room has at most {PRESENCE_BYTES} bytes.")
+        text = f"A presence in a room has at most {PRESENCE_BYTES} bytes."
+        raise StanzaError("policy-violation", text, limit="room_presence_bytes")
     return data
 
 
@@ -157,8 +159,7 @@ def _admit(room: Room, bare: str, nick: str, x: Element) -> Occupant:
     if not full and known is None and config.max_users and rank(affiliation) < rank("admin"):
         full = len(room.occupants) >= config.max_users
     if full:
-        room.server.counts.limits_hit += 1
-        raise StanzaError("service-unavailable", "The room is full.", type="wait")
+        raise StanzaError("service-unavailable", "The room is full.", type="wait", limit="room_occupants")
     return known or room.make_occupant(nick, bare, role_for(affiliation, config.moderated))
 
 

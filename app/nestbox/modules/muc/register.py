@@ -74,8 +74,7 @@ async def register(room: Room, sender: JID, query: Element) -> None:
     affiliation = room.affiliation(sender)
     full = len(room.affiliates) >= room.server.config.limits.room_affiliations
     if known is None and full:
-        room.server.counts.limits_hit += 1
-        raise StanzaError("resource-constraint", "The room's lists are full.")
+        raise StanzaError("resource-constraint", "The room's lists are full.", limit="room_affiliations")
     after = affiliation if rank(affiliation) > rank("member") else "member"
     await affiliations.change(room, [Affiliate(bare, after, nick)])
 

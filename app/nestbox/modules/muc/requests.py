@@ -55,7 +55,7 @@ async def _invite(room: Room, sender: JID, x: Element) -> int:
         raise StanzaError("forbidden", "You may not invite people to this room.")
     invites = [(_address(each), each) for each in x.findall(_INVITE)]
     if len(invites) > MAX_INVITES:
-        raise StanzaError("policy-violation", f"At most {MAX_INVITES} invitations at once.")
+        raise StanzaError("policy-violation", f"At most {MAX_INVITES} invitations at once.", limit="room_invites")
     for to, _ in invites:
         if to.domain != room.server.config.domain:
             if to.domain not in room.server.router.hosts:
@@ -67,8 +67,7 @@ async def _invite(room: Room, sender: JID, x: Element) -> int:
     if config.members_only:
         new = list(dict.fromkeys(to.bare for to, _ in invites if room.affiliation(to) == "none"))
         if len(room.affiliates) + len(new) > room.server.config.limits.room_affiliations:
-            room.server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "The room's lists are full.")
+            raise StanzaError("resource-constraint", "The room's lists are full.", limit="room_affiliations")
         if new:
             await affiliations.change(room, [Affiliate(bare, "member") for bare in new], occupant.nick)
     batch = 0
@@ -109,7 +108,7 @@ def _invitation(room: Room, sender: JID, to: JID, invite: Element) -> Stanza:
 def _reason(parent: Element) -> str:
     text = parent.findtext(_REASON) or ""
     if len(text.encode()) > REASON_BYTES:
-        raise StanzaError("policy-violation", f"A reason has at most {REASON_BYTES} bytes.")
+        raise StanzaError("policy-violation", f"A reason has at most {REASON_BYTES} bytes.", limit="room_reason_bytes")
     return text
 
 

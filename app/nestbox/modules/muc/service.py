@@ -6,13 +6,16 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from nestbox.core.errors import StanzaError
+from nestbox.core.hooks import MessageContext
 from nestbox.core.jid import JID
 from nestbox.core.registry import Entry
+from nestbox.modules.content import ONE_TO_ONE
 from nestbox.modules.muc import iqs, messages, presence
 from nestbox.modules.muc.fanout import Fanout
 from nestbox.modules.muc.occupants import Record, Seat
@@ -70,10 +73,26 @@ class Service:
             return 0
         if not to.local:
             return iqs.to_host(self, sender, stanza)
+        context = None
+        if to.resource and session is not None and stanza.kind == "message" and stanza.type in ONE_TO_ONE:
+            context = MessageContext(stanza, sender, to, session, session.user, None)
+            if self.server.hooks.message.run(context):
+                return 0
         room = self.rooms.get(to.local)
         if room is not None:
-            return self.act(room, sender, to, stanza, session is not None)
-        return self.ownership.pass_on(sender, to, stanza, session is not None)
+            outcome = self.act(room, sender, to, stanza, session is not None)
+        else:
+            outcome = self.ownership.pass_on(sender, to, stanza, session is not None)
+        return outcome if context is None else self._sent(outcome, context)
+
+    async def _sent(self, outcome: int | Awaitable[int], context: MessageContext) -> int:
+        """A private message that was taken is in its sender's archive and on its other devices, like any other."""
+        batch = outcome if isinstance(outcome, int) else await outcome
+        hooks = self.server.hooks
+        hooks.message_archive.run(context)
+        delivered = partial(hooks.message_delivered.run, context)
+        self.server.router.deliveries.when_stored(context.session, context.batch, context.stanza, delivered)
+        return max(batch, context.batch)
 
     def act(self, room: Room, sender: JID, to: JID, stanza: Stanza, client: bool) -> int | Awaitable[int]:
         """Handle a stanza for a room of this worker; ``client`` says that a client sent it, not the server."""
@@ -139,8 +158,7 @@ class Service:
             raise StanzaError("not-allowed", "Only people of this server make rooms.")
         store = self.server.store.rooms
         if await store.count_owned(user.id) >= self.server.config.limits.rooms_per_user:
-            self.server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", "You own too many rooms.")
+            raise StanzaError("resource-constraint", "You own too many rooms.", limit="rooms_per_user")
         config = msgspec.structs.replace(room.config, locked=True)
         owner = Affiliate(user.jid, "owner", user_id=user.id)
         row = RoomRow(0, room.name, secrets.token_bytes(32), msgspec.json.encode(config), b"", [owner])

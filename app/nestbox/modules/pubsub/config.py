@@ -148,8 +148,10 @@ def _values(value: object) -> list[str]:
 
 def _read(name: str, option: _Option, values: Sequence[str]) -> object:
     if option.kind == "list-multi":
-        if len(values) > GROUPS_MAX or any(len(value.encode()) > TEXT_BYTES for value in values):
-            raise StanzaError("not-acceptable", f"pubsub#{name} is too long.")
+        if len(values) > GROUPS_MAX:
+            raise StanzaError("not-acceptable", f"pubsub#{name} has at most {GROUPS_MAX}.", limit="pubsub_groups")
+        for value in values:
+            _check_text(name, value)
         return sorted(set(values))
     value = values[0].strip() if len(values) == 1 else ""
     if option.kind == "boolean":
@@ -160,9 +162,14 @@ def _read(name: str, option: _Option, values: Sequence[str]) -> object:
         return _choice(name, option, value)
     if name == "max_items":
         return _max_items(value)
-    if len(value.encode()) > TEXT_BYTES:
-        raise StanzaError("not-acceptable", f"pubsub#{name} has at most {TEXT_BYTES} bytes.")
+    _check_text(name, value)
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    if len(value.encode()) > TEXT_BYTES:
+        text = f"pubsub#{name} has at most {TEXT_BYTES} bytes."
+        raise StanzaError("not-acceptable", text, limit="pubsub_text_bytes")
 
 
 def _choice(name: str, option: _Option, value: str) -> str:

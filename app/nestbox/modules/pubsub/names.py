@@ -25,10 +25,12 @@ def of_event(name: str) -> str:
     return f"{{{ns.PUBSUB_EVENT}}}{name}"
 
 
-def refuse(condition: str, specific: str, text: str = "", *, feature: str = "", type: str | None = None) -> StanzaError:
+def refuse(
+    condition: str, specific: str, text: str = "", *, feature: str = "", type: str | None = None, limit: str = ""
+) -> StanzaError:
     """The error with its condition of ``pubsub#errors``; ``feature`` says what is not supported."""
-    attributes = {"feature": feature} if feature else {}
-    return StanzaError(condition, text, type=type, extra=el(f"{{{ns.PUBSUB_ERRORS}}}{specific}", attributes))
+    extra = el(f"{{{ns.PUBSUB_ERRORS}}}{specific}", {"feature": feature} if feature else {})
+    return StanzaError(condition, text, type=type, extra=extra, limit=limit)
 
 
 def node_of(element: Element) -> str:

@@ -23,7 +23,7 @@ from nestbox.modules.pubsub.config import NodeConfig
 from nestbox.modules.pubsub.names import of_event
 from nestbox.store.pubsub_items import Item, Last
 from nestbox.wire.element import Element, el
-from nestbox.wire.stanza import MESSAGE, Stanza, readdress
+from nestbox.wire.stanza import MESSAGE, Stanza, parse_stanza, readdress
 
 if TYPE_CHECKING:
     from nestbox.core.server import Server
@@ -88,6 +88,9 @@ class Notifier:
     def tell_audience(self, access: Access, audience: Audience, what: Element) -> None:
         """Send a notification to those who were found to have it before the node was deleted."""
         data = _message(access.service.home, access.config, what).encode()
+        for jid in audience[1]:
+            if parse_jid(jid).domain != self._server.router.domain:  # a component's
+                self._server.router.send(parse_stanza(readdress(data, jid)))
         self._all(_Notice(access.service.home, access.node.name, data, *audience))
 
     async def audience(self, access: Access) -> Audience:
@@ -99,10 +102,10 @@ class Notifier:
         affiliations = await self._store.pubsub_people.affiliations(node.id)
         subscriptions = await self._store.pubsub_people.subscriptions(node.id)
         contacts = await self._contacts(owner, config)
-        online = self._server.registry.of
+        online, hosts = self._server.registry.of, self._server.router.hosts
 
         def may(bare: str, subscribed: bool) -> bool:
-            if not online(bare):
+            if not online(bare) and bare.rpartition("@")[2] not in hosts:
                 return False
             if bare == owner.jid and access.service.user is not None:
                 return True

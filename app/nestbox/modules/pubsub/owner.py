@@ -146,8 +146,7 @@ class Owner:
         try:
             done = await people.affiliate(node.id, node.user_id, changes, limit, service.user is None)
         except StoreFull as error:
-            self._server.counts.limits_hit += 1
-            raise StanzaError("resource-constraint", str(error)) from None
+            raise StanzaError("resource-constraint", str(error), limit=error.limit) from None
         if not done:
             raise StanzaError("not-acceptable", "A node has at least one owner.")
 
@@ -158,7 +157,7 @@ def _entries(element: Element, name: str, values: tuple[str, ...]) -> list[Eleme
     if not entries:
         raise StanzaError("bad-request", "There is nothing to change.")
     if len(entries) > ENTRIES_MAX:
-        raise StanzaError("not-acceptable", f"Change at most {ENTRIES_MAX} at a time.")
+        raise StanzaError("not-acceptable", f"Change at most {ENTRIES_MAX} at a time.", limit="pubsub_entries")
     for each in entries:
         if each.get(name) == "publish-only":
             raise refuse("feature-not-implemented", "unsupported", feature="publish-only-affiliation")

@@ -28,7 +28,7 @@ __all__ = ["Publisher", "check_name"]
 def check_name(name: str) -> None:
     """Raise StanzaError for the name of a node or an item that is too long to be kept."""
     if len(name.encode()) > NODE_BYTES:
-        raise StanzaError("not-acceptable", f"A name has at most {NODE_BYTES} bytes.")
+        raise StanzaError("not-acceptable", f"A name has at most {NODE_BYTES} bytes.", limit="pubsub_name_bytes")
 
 
 class Publisher:
@@ -77,10 +77,8 @@ class Publisher:
         # In a namespace of its own, wherever it will stand.
         payload = to_bytes(children[0][0], "") if len(children[0]) else b""
         if len(payload) > self._limits.pubsub_item_bytes:
-            self._server.counts.limits_hit += 1
-            raise refuse(
-                "not-acceptable", "payload-too-big", f"An item has at most {self._limits.pubsub_item_bytes} bytes."
-            )
+            text = f"An item has at most {self._limits.pubsub_item_bytes} bytes."
+            raise refuse("not-acceptable", "payload-too-big", text, limit="pubsub_item_bytes")
         name = children[0].get("id") or secrets.token_urlsafe(12)
         check_name(name)
         return Item(name, payload, sender.bare, self._server.ids.next())
@@ -139,10 +137,9 @@ class Publisher:
             return await self._store.pubsub.create(
                 user.id, service.home, name, config.encode(), int(time.time()), self._limits.pubsub_nodes, owner
             )
-        except StoreFull:
-            self._server.counts.limits_hit += 1
+        except StoreFull as error:
             text = f"An account has at most {self._limits.pubsub_nodes} nodes."
-            raise refuse("conflict", "max-nodes-exceeded", text) from None
+            raise refuse("conflict", "max-nodes-exceeded", text, limit=error.limit) from None
 
     async def put(self, access: Access, item: Item | None, publisher: str) -> None:
         """Keep an item where the node keeps items, then send notifications."""
@@ -155,10 +152,9 @@ class Publisher:
                 done = await self._store.pubsub_items.publish(
                     node.id, node.user_id, item, keep, limits.pubsub_bytes, only
                 )
-            except StoreFull:
-                self._server.counts.limits_hit += 1
+            except StoreFull as error:
                 text = f"The items of an account have at most {limits.pubsub_bytes} bytes."
-                raise StanzaError("resource-constraint", text) from None
+                raise StanzaError("resource-constraint", text, limit=error.limit) from None
             if done is None:
                 raise StanzaError("item-not-found", "There is no such node.")
             if not done:

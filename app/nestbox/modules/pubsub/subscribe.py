@@ -72,8 +72,7 @@ class Subscriber:
         try:
             subscription = await self._people.subscribe(node.id, node.user_id, subject_id, wanted, limit)
         except StoreFull as error:
-            self._server.counts.limits_hit += 1
-            raise refuse("policy-violation", "too-many-subscriptions", str(error)) from None
+            raise refuse("policy-violation", "too-many-subscriptions", str(error), limit=error.limit) from None
         if subscription is None:
             raise StanzaError("item-not-found", "There is no such node.")
         return subscription

@@ -156,6 +156,8 @@ async def test_a_moderator_takes_a_message_back(world):
     assert condition(await moderate(ben, message_id)) == "forbidden"
     assert condition(await moderate(anna, 1)) == "item-not-found"
     assert condition(await moderate(anna, "x")) == "item-not-found"
+    assert condition(await moderate(anna, message_id, "x" * 1025)) == "policy-violation"
+    assert world.limits_hit() == {"room_reason_bytes": 1}
     assert (await moderate(anna, message_id)).type == "result"
     for client in (anna, ben):
         told = await client.expect("message", from_=ROOM, type="groupchat")

@@ -99,6 +99,7 @@ async def test_wrong_values_are_refused_and_change_nothing(world, field, value, 
     answer = await anna.iq("set", f"<query xmlns='{OWNER}'><x xmlns='{DATA}' type='submit'>{inner}</x></query>", ROOM)
     assert condition(answer) == error
     assert await get_form(anna) == before
+    assert world.limits_hit() == ({"room_text_bytes": 1} if field == "roomname" else {})
 
 
 async def test_only_owners_configure(world):

@@ -172,6 +172,7 @@ async def test_what_is_no_way_in(world):
     assert condition(await ben.expect("presence", type="error")) == "jid-malformed"
     await enter(ben, "x" * 256)
     assert condition(await ben.expect("presence", type="error")) == "not-acceptable"
+    assert world.limits_hit() == {"room_nick_bytes": 1}
 
 
 async def test_entering_again_shows_everything_again(world):

@@ -37,7 +37,7 @@ async def test_the_host_is_found(world):
     assert HOST in [each.get("jid") for each in hosts.payload]
     answer = await anna.iq("get", INFO, HOST)
     assert identity(answer)[:2] == ("conference", "text")
-    assert {"http://jabber.org/protocol/muc", "urn:xmpp:ping", "vcard-temp", RSM} <= features(answer)
+    assert {"http://jabber.org/protocol/muc", "urn:xmpp:ping", RSM} <= features(answer)
     assert (await anna.iq("get", PING, HOST)).type == "result"
     assert condition(await anna.iq("get", "<x xmlns='urn:example'/>", HOST)) == "service-unavailable"
     node = INFO.replace("/>", " node='x'/>")
@@ -118,6 +118,23 @@ async def test_a_ping_to_oneself_says_whether_one_is_inside(world):
     assert condition(await ben.iq("get", PING, f"{ROOM}/Ben")) == "not-acceptable"
 
 
+async def test_who_has_waited_longest_is_told_when_too_many_wait(world, monkeypatch):
+    monkeypatch.setattr("nestbox.modules.muc.iqs.PENDING_MAX", 2)
+    anna = await make(world)
+    ben = await world.client("ben", worker=2)
+    await join(ben, "Ben")
+    for number in range(3):
+        await ben.send(f"<iq type='get' id='v{number}' to='{ROOM}/Anna'><query xmlns='jabber:iq:version'/></iq>")
+    asked = [await anna.expect("iq", type="get") for _ in range(3)]
+    answer = await ben.expect("iq", type="error")
+    assert (answer.id, answer.from_, condition(answer)) == ("v0", f"{ROOM}/Anna", "resource-constraint")
+    assert world.limits_hit() == {"room_iqs": 1}
+    for question in asked:
+        await anna.send(f"<iq type='result' id='{question.id}' to='{ROOM}/Ben'/>")
+    assert [(await ben.expect("iq", type="result")).id for _ in range(2)] == ["v1", "v2"]
+    await ben.nothing("iq")
+
+
 @pytest.mark.parametrize("kind", ["result", "error"])
 async def test_iqs_go_through_the_room_and_back(world, kind):
     anna = await make(world)
@@ -187,3 +204,4 @@ async def test_the_rooms_picture(world):
     assert (
         condition(await anna.iq("set", card.replace("</TYPE>", f"</TYPE>{'x' * 200_000}"), ROOM)) == "policy-violation"
     )
+    assert world.limits_hit() == {"room_vcard_bytes": 1}

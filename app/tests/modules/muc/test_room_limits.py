@@ -7,7 +7,7 @@ from harness import condition
 from rooms import ADMIN, HOST, ROOM, configure, enter, join, make, read_list, say, set_item
 
 from nestbox.config import Limits
-from nestbox.wire.stanza import parse_stanza
+from nestbox.wire.stanza import Stanza, parse_stanza
 
 
 @pytest.fixture
@@ -19,10 +19,6 @@ def limited(**limits):
     return pytest.mark.parametrize("limits", [limits], indirect=True)
 
 
-def hits(world):
-    return sum(server.counts.limits_hit for server in world.servers.values())
-
-
 @limited(rooms_per_user=2)
 async def test_an_account_owns_so_many_rooms(world):
     anna = await world.client("anna", worker=2)
@@ -30,7 +26,7 @@ async def test_an_account_owns_so_many_rooms(world):
         await join(anna, "Anna", f"room{number}@{HOST}")
     await enter(anna, "Anna", f"room2@{HOST}")
     assert condition(await anna.expect("presence", type="error")) == "resource-constraint"
-    assert hits(world) == 1
+    assert world.limits_hit() == {"rooms_per_user": 1}
     assert await world.servers[1].store.rooms.get("room2") is None
     await anna.send(f"<presence to='room0@{HOST}/Anna' type='unavailable'/>")
     await world.settle()
@@ -46,7 +42,7 @@ async def test_a_room_holds_so_many_sessions(world):
     error = await cleo.expect("presence", type="error")
     assert condition(error) == "service-unavailable"
     assert error.find("{jabber:client}error").get("type") == "wait"
-    assert hits(world) == 1
+    assert world.limits_hit() == {"room_occupants": 1}
     await set_item(anna, f"affiliation='admin' jid='{cleo.bare}'")
     await enter(cleo, "Cleo")  # the server's own limit is for admins, too
     assert condition(await cleo.expect("presence", type="error")) == "service-unavailable"
@@ -64,7 +60,7 @@ async def test_a_rooms_lists_are_so_long(world):
     await anna.send(f"<message to='{ROOM}'><x xmlns='http://jabber.org/protocol/muc#user'>{invite}</x></message>")
     assert condition(await anna.expect("message", type="error")) == "resource-constraint"
     assert condition(await configure(anna, roomadmins=["fred@nestbox.test"])) == "resource-constraint"
-    assert hits(world) == 3
+    assert world.limits_hit() == {"room_affiliations": 3}
     assert len(await read_list(anna, "affiliation='member'")) == 2
     assert (await set_item(anna, "affiliation='none' jid='ben@nestbox.test'")).type == "result"
     assert (await set_item(anna, "affiliation='outcast' jid='eve@nestbox.test'")).type == "result"
@@ -80,7 +76,7 @@ async def test_nobody_registers_with_a_full_room(world):
         "<field var='muc#register_roomnick'><value>Ben</value></field></x>"
     )
     answer = await ben.iq("set", f"<query xmlns='jabber:iq:register'>{form}</query>", ROOM)
-    assert condition(answer) == "resource-constraint" and hits(world) == 1
+    assert condition(answer) == "resource-constraint" and world.limits_hit() == {"room_affiliations": 1}
 
 
 @limited(room_history=3)
@@ -105,6 +101,7 @@ async def test_long_presences_reasons_and_lists_are_refused(world):
     destroy = f"<destroy><reason>{'x' * 1100}</reason></destroy>"
     answer = await anna.iq("set", f"<query xmlns='http://jabber.org/protocol/muc#owner'>{destroy}</query>", ROOM)
     assert condition(answer) == "policy-violation"
+    assert world.limits_hit() == {"room_presence_bytes": 1, "room_reason_bytes": 2, "room_changes": 1}
 
 
 async def test_names_that_somebody_tries_are_forgotten(world, monkeypatch):
@@ -136,8 +133,16 @@ class Ear:
         pass
 
 
-async def test_a_room_of_a_thousand(world):
+async def test_a_room_of_a_thousand(world, monkeypatch):
+    """What a message costs besides its bytes for each is the same for one and for all: it is serialised once."""
+    serialised = []
+    encode = Stanza.encode
+    monkeypatch.setattr(Stanza, "encode", lambda stanza, *to: (serialised.append(stanza.kind), encode(stanza, *to))[1])
     anna = await make(world, presencebroadcast=["moderator"])
+    serialised.clear()
+    await say(anna, "to myself")
+    await world.settle()
+    for_one = list(serialised)
     await world.user("crowd")
     servers = list(world.servers.values())
     ears = []
@@ -156,8 +161,10 @@ async def test_a_room_of_a_thousand(world):
     bus = world.servers[1].bus
     plain = bus.send
     bus.send = lambda worker, payload: (sent.__setitem__(worker, sent[worker] + 1), plain(worker, payload))
+    serialised.clear()
     await say(anna, "to all of you")
     await world.settle()
+    assert serialised == for_one == ["message"]
     assert [len(ear.heard) for ear in ears] == [1] * 1000
     assert all(b"to all of you" in ear.heard[0] for ear in ears)
     assert all(f'to="crowd@nestbox.test/r{number}"'.encode() in ear.heard[0] for number, ear in enumerate(ears))

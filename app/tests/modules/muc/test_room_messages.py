@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from archive_client import query
 from harness import condition, show
 from rooms import MUC, ROOM, configure, enter, hears, join, make, say, set_item
 
@@ -14,6 +15,7 @@ from nestbox.wire.stanza import id_by
 
 BODY = "{jabber:client}body"
 DELAY = "{urn:xmpp:delay}delay"
+MESSAGE = "{urn:xmpp:forward:0}forwarded/{jabber:client}message"
 SUBJECT = "{jabber:client}subject"
 
 
@@ -198,6 +200,7 @@ async def test_who_may_change_the_subject(world):
     await anna.expect("message", tag=SUBJECT)
     await ben.send(f"<message to='{ROOM}' type='groupchat'><subject>{'x' * 5000}</subject></message>")
     assert condition(await ben.expect("message", type="error")) == "policy-violation"
+    assert world.limits_hit() == {"room_subject_bytes": 1}
     await say(ben, "a mail, not a subject", extra="<subject>about</subject>")  # with a body it is a message
     await hears(anna, "a mail, not a subject")
 
@@ -215,6 +218,27 @@ async def test_private_messages(world):
         assert got.has(f"{{{MUC}#user}}x") and len(got.element.findall("{urn:xmpp:occupant-id:0}occupant-id")) == 1
     await cleo.nothing("message", type="chat")
     await ben.nothing("message", type="chat")
+
+
+@pytest.mark.parametrize("worker", [1, 2])
+async def test_private_messages_are_in_the_senders_history_and_on_the_other_devices(world, worker):
+    anna, _ = await two(world)
+    cleo = await world.client("cleo", "desk", worker=worker)
+    phone = await world.client("cleo", "phone", worker=2)
+    assert (await phone.iq("set", "<enable xmlns='urn:xmpp:carbons:2'/>")).type == "result"
+    await join(cleo, "Cleo")
+    await phone.drain()
+    secret = "<body>only here</body><private xmlns='urn:xmpp:carbons:2'/>"
+    await cleo.send(f"<message to='{ROOM}/Anna' type='chat'><body>psst</body></message>")
+    await cleo.send(f"<message to='{ROOM}/Anna' type='chat'>{secret}</message>")
+    if worker == 1:  # where the room is: another worker has to ask, and what it asked for is sent by then
+        await cleo.send(f"<message to='{ROOM}/Nobody' type='chat'><body>who?</body></message>")
+        assert condition(await cleo.expect("message", type="error")) == "item-not-found"
+    copy = (await phone.expect("message")).find("{urn:xmpp:carbons:2}sent").find(MESSAGE)
+    assert (copy.get("to"), copy.findtext(BODY)) == (f"{ROOM}/Anna", "psst")
+    await phone.nothing("message")
+    assert not (await hears(anna, "only here")).has("{urn:xmpp:carbons:2}private")
+    assert (await query(cleo)).bodies == ["psst", "only here"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import condition
-from rooms import DATA, MUC, ROOM, X, codes, configure, enter, form, item, join, make, read_list, say, set_item
+from rooms import DATA, MUC, ROOM, USER, X, codes, configure, enter, form, item, join, make, read_list, say, set_item
 
 REGISTER = "jabber:iq:register"
 
@@ -77,6 +77,11 @@ async def test_only_those_inside_invite_and_not_the_whole_world(world):
     assert condition(await ben.expect("message", type="error")) == "not-acceptable"
     await invite(anna, *[ben.bare] * 21)
     assert condition(await anna.expect("message", type="error")) == "policy-violation"
+    assert world.limits_hit() == {"room_invites": 1}
+    long = f"<invite to='{ben.bare}'><reason>{'x' * 1025}</reason></invite>"
+    await anna.send(f"<message to='{ROOM}'><x xmlns='{USER}'>{long}</x></message>")
+    assert condition(await anna.expect("message", type="error")) == "policy-violation"
+    assert world.limits_hit()["room_reason_bytes"] == 1
     await ben.nothing("message")
 
 

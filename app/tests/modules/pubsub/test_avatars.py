@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 
+from avatar import DATA, METADATA, UPDATE, info, photo_hash, publish_avatar, sha1
 from harness import DOMAIN
 from pep import event, ids, items, listener, publish
 
-DATA, METADATA = "urn:xmpp:avatar:data", "urn:xmpp:avatar:metadata"
 VCARD = "{vcard-temp}"
-UPDATE = "{vcard-temp:x:update}"
 PICTURE = b"\x89PNG " + bytes(range(200))
 OTHER = b"\xff\xd8\xff" + bytes(range(200))
-
-
-def sha1(picture: bytes) -> str:
-    return hashlib.sha1(picture).hexdigest()
-
-
-def info(picture: bytes, kind: str = "image/png") -> str:
-    return f"<info xmlns='{METADATA}' bytes='{len(picture)}' id='{sha1(picture)}' type='{kind}'/>"
-
-
-async def publish_avatar(client, picture: bytes, more: str = "") -> None:
-    """As XEP-0084, section 3.1 and 3.2: the data first."""
-    data = base64.b64encode(picture).decode()
-    assert (await publish(client, DATA, sha1(picture), f"<data xmlns='{DATA}'>{data}</data>")).type == "result"
-    metadata = f"<metadata xmlns='{METADATA}'>{more}{info(picture)}</metadata>"
-    assert (await publish(client, METADATA, sha1(picture), metadata)).type == "result"
-
-
-def photo_hash(presence) -> str | None:
-    update = presence.find(UPDATE + "x")
-    return None if update is None else update.findtext(UPDATE + "photo")
 
 
 def vcard(picture: bytes | None) -> str:

@@ -179,6 +179,14 @@ async def test_a_session_that_is_resumed_elsewhere_goes_on_hearing(world, monkey
     await no_event(alice)
 
 
+async def test_a_client_hears_of_so_many_nodes(world, monkeypatch):
+    """It was we who asked, so nothing is refused: what is too much is only counted."""
+    monkeypatch.setattr("nestbox.modules.caps.NODES_MAX", 2)
+    alice = await listener(world, "alice", "x:1", "x:2", "x:3")
+    assert len(alice.session.notify) == 2
+    assert world.limits_hit() == {"caps_nodes": 1}
+
+
 class TestLimit:
     @pytest.fixture
     def limits(self):

@@ -173,13 +173,12 @@ class TestLimits:
 
     async def test_too_many_nodes(self, world):
         alice = await world.client("alice")
-        counts = world.servers[1].counts
         for name in ("a", "b"):
             assert (await create(alice, name)).type == "result"
         for answer in (await create(alice, "c"), await publish(alice, "d"), await create(alice, "e", SERVICE)):
             assert condition(answer) == "conflict"
             assert answer.element[0][-1].tag.endswith("max-nodes-exceeded")
-        assert counts.limits_hit == 3
+        assert world.limits_hit() == {"pubsub_nodes": 3}
         await ask(alice, "set", "<delete node='a'/>", owner=True)
         assert (await create(alice, "c")).type == "result"
 
@@ -188,7 +187,7 @@ class TestLimits:
         answer = await publish(alice, NODE, payload=f"<x xmlns='x:1'>{'x' * 500}</x>")
         assert condition(answer) == "not-acceptable"
         assert answer.element[0][-1].tag.endswith("payload-too-big")
-        assert world.servers[1].counts.limits_hit == 1
+        assert world.limits_hit() == {"pubsub_item_bytes": 1}
 
     async def test_too_many_bytes_of_an_account(self, world):
         alice = await world.client("alice")
@@ -199,4 +198,4 @@ class TestLimits:
         assert condition(await publish(alice, "x:other", "2", payload)) == "resource-constraint"
         assert ids(await items(alice, NODE)) == ["0", "1"]
         assert (await publish(alice, NODE, "1", payload)).type == "result"  # in its own place
-        assert world.servers[1].counts.limits_hit == 1
+        assert world.limits_hit() == {"pubsub_bytes": 1}

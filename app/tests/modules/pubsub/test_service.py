@@ -121,6 +121,8 @@ async def test_values_that_there_are_not(world, field, value, expected):
     ):
         assert (condition(answer), specific(answer)) == ("not-acceptable", expected)
     assert condition(await items(alice, "third")) == "item-not-found"
+    limits_hit = {"title": {"pubsub_text_bytes": 3}, "roster_groups_allowed": {"pubsub_groups": 3}}
+    assert world.limits_hit() == limits_hit.get(field, {})
 
 
 async def test_fewer_items_and_none_at_all(world):
@@ -196,6 +198,15 @@ async def test_names_that_are_too_long(world):
     await create(alice, NODE)
     for answer in (await create(alice, long), await publish(alice, long), await publish(alice, NODE, long)):
         assert condition(answer) == "not-acceptable"
+    assert world.limits_hit() == {"pubsub_name_bytes": 3}
+
+
+async def test_many_changes_at_once(world):
+    alice = await world.client("alice")
+    await create(alice, NODE)
+    people = {f"u{number}": "member" for number in range(201)}
+    assert condition(await affiliate(alice, NODE, **people)) == "not-acceptable"
+    assert world.limits_hit() == {"pubsub_entries": 1}
 
 
 async def test_what_there_is_not(world):
@@ -390,4 +401,4 @@ class TestLimits:
         assert (await subscribe(bob, "a", SERVICE)).type == "result"  # the one that there is
         assert (await affiliate(alice, "a", SERVICE, bob="member")).type == "result"
         assert condition(await affiliate(alice, "a", SERVICE, eve="member")) == "resource-constraint"
-        assert world.servers[1].counts.limits_hit == 2
+        assert world.limits_hit() == {"pubsub_subscriptions": 2}

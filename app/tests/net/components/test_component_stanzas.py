@@ -47,6 +47,21 @@ async def test_what_people_write_to_a_bot_is_in_their_history_and_on_their_other
     assert any(b"weather?" in m.encode() for m in await anna.drain())
 
 
+async def test_a_bot_hears_of_a_node_that_it_has_subscribed_to(site):
+    bot = await site.bot(worker=2)
+    anna = await site.world.client("anna")
+    pubsub = "http://jabber.org/protocol/pubsub"
+    made = await anna.iq("set", f"<pubsub xmlns='{pubsub}'><create node='news'/></pubsub>", f"pubsub.{DOMAIN}")
+    assert made.type == "result"
+    ask = f"<pubsub xmlns='{pubsub}'><subscribe node='news' jid='{BOT}'/></pubsub>"
+    bot.send(f"<iq from='{BOT}' to='pubsub.{DOMAIN}' type='set' id='s'>{ask}</iq>")
+    await bot.expect("iq", type="result", id="s")
+    item = "<publish node='news'><item id='1'><entry xmlns='http://www.w3.org/2005/Atom'/></item></publish>"
+    await anna.iq("set", f"<pubsub xmlns='{pubsub}'>{item}</pubsub>", f"pubsub.{DOMAIN}")
+    told = await bot.expect("message", from_=f"pubsub.{DOMAIN}", to=BOT)
+    assert told.find(f"{{{pubsub}#event}}event/{{{pubsub}#event}}items/{{{pubsub}#event}}item").get("id") == "1"
+
+
 async def test_errors_come_back_to_the_component(site):
     bot = await site.bot()
     bot.send(f"<message from='{BOT}' to='nobody@{DOMAIN}' id='n'><body>x</body></message>")

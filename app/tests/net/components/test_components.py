@@ -114,14 +114,14 @@ async def test_it_ends_its_stream(site):
 async def test_so_many_connections_only(site):
     site.world.config.limits.component_connections = 1
     await site.bot()
-    before = site.world.servers[1].counts.limits_hit
     assert await (await site.stranger().open()).end() == "resource-constraint"
-    assert site.world.servers[1].counts.limits_hit == before + 1
+    assert site.world.limits_hit() == {"component_connections": 1}
 
 
 async def test_no_handshake(site, monkeypatch):
     monkeypatch.setattr(site.world.config.limits, "login_seconds", 0.05)
     assert await (await site.stranger().open()).end() == "connection-timeout"
+    assert site.world.limits_hit() == {"login_seconds": 1}
 
 
 async def test_little_is_read_before_the_handshake_and_much_after(site):
@@ -134,6 +134,7 @@ async def test_little_is_read_before_the_handshake_and_much_after(site):
     await anna.expect("message")
     bot.send(f"<message from='{BOT}' to='{anna.jid}'><body>{'x' * 300_000}</body></message>")
     assert await bot.end() == "policy-violation"
+    assert site.world.limits_hit() == {"stanza_bytes_before_login": 1, "stanza_bytes": 1}
 
 
 async def test_a_component_that_does_not_read_is_cut(site):
