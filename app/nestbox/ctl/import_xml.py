@@ -20,7 +20,7 @@ from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.core.jid import parse_jid
 from nestbox.ctl import portable as names
 from nestbox.ctl.context import CommandError, username
-from nestbox.modules.archive import parse_prefs
+from nestbox.modules.archive_preferences import parse_prefs
 from nestbox.modules.avatars import photo_hash
 from nestbox.modules.pubsub.config import CONFIG_FORM, NodeConfig, defaults, options_of, with_options
 from nestbox.modules.roster_items import ITEM as ROSTER_ITEM

@@ -22,6 +22,7 @@ MODULES = (
     "presence",
     "offline",
     "archive",
+    "archive_preferences",
     "carbons",
     "blocking",
     "stanza_ids",

@@ -16,8 +16,9 @@ from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.passwords import check_choice
 from nestbox.modules import Xep, dataforms
+from nestbox.modules.admin_command import Act, add_command, note
 from nestbox.modules.archive import timestamp
-from nestbox.modules.commands import Answer, Call, Command
+from nestbox.modules.commands import Answer, Call
 from nestbox.modules.dataforms import Field
 from nestbox.modules.erasure import erase
 from nestbox.modules.roster_items import item_bytes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nestbox.core.server import Server
     from nestbox.core.users import User
 
-__all__ = ["XEPS", "add_command", "note", "setup"]
+__all__ = ["XEPS", "setup"]
 
 XEPS = (Xep(133, "1.3.1", "no passwords read, no lists of blocked domains, no restart, no changing of administrators"),)
 
@@ -42,42 +43,6 @@ VERIFY = Field("text-private", "password-verify", "The password again", required
 _ITEMS = Field(
     "list-single", "max_items", "How many to show", options=[(value.capitalize(), value) for value in MAX_ITEMS]
 )
-
-Act = Callable[[Call], Awaitable[Answer]]
-
-
-Values = Callable[[], Awaitable[dict[str, list[str]]]]
-
-
-def add_command(
-    server: Server, name: str, title: str, act: Act, fields: Iterable[Field] = (), values: Values | None = None
-) -> None:
-    """Offer ``admin#name`` to administrators: a form with ``fields``, if there are any, and what is done with it.
-
-    ``values`` gives what the fields hold at first.
-    """
-    node = f"{ns.ADMIN}#{name}"
-    admins = frozenset(server.config.admins)
-    fields = tuple(fields)
-
-    async def checked(call: Call) -> Answer:
-        missing = [field.name for field in fields if field.required and not any(call.values(field.name))]
-        if missing:
-            raise StanzaError("not-acceptable", f"Fill in {', '.join(missing)}.")
-        return await act(call)
-
-    async def ask(call: Call) -> Answer:
-        held = await values() if values is not None else {}
-        filled = [field._replace(values=held.get(field.name, ())) for field in fields]
-        return Answer((dataforms.form(ns.ADMIN, filled, title=title),))
-
-    steps = (ask, checked) if fields else (act,)
-    server.commands[node] = Command(node, title, steps, lambda sender: sender.local in admins)
-
-
-def note(text: str) -> Answer:
-    """An answer that is a sentence."""
-    return Answer(notes=(("info", text),))
 
 
 def _result(*fields: Field, more: Iterable[Element] = ()) -> Answer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.jid import JID
 from nestbox.core.registry import Part
-from nestbox.modules.admin import add_command, note
+from nestbox.modules.admin_command import add_command, note
 from nestbox.modules.commands import Answer, Call
 from nestbox.modules.dataforms import Field
 from nestbox.store.notices import Notice

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.modules import Xep
-from nestbox.modules.archive import keeps
+from nestbox.modules.archive_preferences import keeps
 from nestbox.modules.content import MUC_INVITE, MUC_USER, meaningful
 from nestbox.modules.stanza_ids import stanza_id_bytes
 from nestbox.wire import ns

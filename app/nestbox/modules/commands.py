@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["XEPS", "Answer", "Call", "Command", "everybody", "setup"]
 
-XEPS = (Xep(50, "1.3.0"), Xep(4, "2.13.1"))
+XEPS = (Xep(50, "1.3.0"),)
 COMMAND = f"{{{ns.COMMANDS}}}command"
 ACTIONS = ("execute", "next", "prev", "complete", "cancel")
 _LANG = f"{{{ns.XML}}}lang"

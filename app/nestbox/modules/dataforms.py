@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from nestbox import Xep
 from nestbox.core.errors import StanzaError
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el
 
-__all__ = ["FORM", "Field", "form", "submitted", "table"]
+__all__ = ["FORM", "XEPS", "Field", "form", "submitted", "table"]
+
+XEPS = (Xep(4, "2.13.1"),)
 
 FORM = f"{{{ns.DATA_FORMS}}}x"
 _FIELD = f"{{{ns.DATA_FORMS}}}field"

@@ -64,6 +64,10 @@ HOST = {
     "disco": ("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", (OK, OK, OK, OK, OK)),
     "uptime": ("get", "<query xmlns='jabber:iq:last'/>", (OK, OK, OK, OK, OK)),
 }
+# A slot is the asker's own, whoever that is; what was uploaded is known by a secret address.
+UPLOAD = {
+    "slot": ("get", "<request xmlns='urn:xmpp:http:upload:0' filename='a.txt' size='10'/>", (OK, OK, OK, OK, OK)),
+}
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ async def test_everybody_gets_what_is_theirs(world, role):
     name = {"contact": "carl", "stranger": "sam", "blocked": "mallory", "admin": "root"}.get(role)
     client = alice if name is None else await world.client(name, worker=2)
     found, expected = {}, {}
-    for to, matrix in ((f"alice@{DOMAIN}", MATRIX), (DOMAIN, HOST)):
+    for to, matrix in ((f"alice@{DOMAIN}", MATRIX), (DOMAIN, HOST), (f"upload.{DOMAIN}", UPLOAD)):
         for cell, (kind, payload, row) in matrix.items():
             answer = await client.iq(kind, payload, to=to)
             assert answer.type in ("result", "error")

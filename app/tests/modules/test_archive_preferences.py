@@ -6,7 +6,7 @@ import pytest
 from archive_client import MAM, query, say
 from harness import condition
 
-from nestbox.modules import archive
+from nestbox.modules import archive_preferences
 from nestbox.wire.stanza import STANZA_ID, Stanza
 
 
@@ -51,7 +51,7 @@ async def test_wrong_preferences_change_nothing(alice, bad):
 
 
 async def test_the_lists_are_so_long(world, alice, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_PREFS", 2)
+    monkeypatch.setattr(archive_preferences, "MAX_PREFS", 2)
     assert condition(await alice.iq("set", prefs("always", "", "a@x.test b@x.test c@x.test"))) == "resource-constraint"
     assert world.limits_hit() == {"archive_prefs": 1}
     assert (await alice.iq("set", prefs("always", "c@x.test", "a@x.test b@x.test"))).type == "result"

@@ -123,6 +123,22 @@ async def test_who_may_read_the_archive(world, affiliation):
             assert {condition(each) for each in (answer, metadata, form)} == {"forbidden"} and found == []
 
 
+class TestAdminsOfTheService:
+    @pytest.fixture
+    def config(self, config):
+        config.admins = ["root"]
+        return config
+
+    async def test_read_every_rooms_archive(self, world):
+        """They own every room, as they do the machine that it is on."""
+        anna = await make(world, persistentroom="1", membersonly="1")
+        await say(anna, "x")
+        root, sam = await world.client("root", worker=2), await world.client("sam", worker=2)
+        assert bodies((await query(root))[1]) == ["x"]
+        answer, found = await query(sam)
+        assert condition(answer) == "forbidden" and found == []
+
+
 async def test_one_who_is_inside_knows_the_password(world):
     anna = await make(world, passwordprotectedroom="1", roomsecret="open")
     await say(anna, "x")
