@@ -4,7 +4,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import container_name, port_state, wait_for
+from conftest import container_name, converge, port_state, wait_for
 
 OPEN = [22, 80, 443, 5222, 5223]
 CLOSED = [21, 25, 3306, 5269, 5280, 6379, 8080, 8081, 8404, 9100, 9151]
@@ -46,6 +46,13 @@ def test_kernel_settings_are_left_alone(host) -> None:
     host.check_output("sysctl -w net.ipv4.conf.all.log_martians=1")
     host.check_output("ufw reload")
     assert host.check_output("sysctl -n net.ipv4.conf.all.log_martians") == "1"
+
+
+def test_one_that_would_be_off_at_the_next_start_is_switched_on(host) -> None:
+    host.check_output("sed -i 's/^ENABLED=yes/ENABLED=no/' /etc/ufw/ufw.conf")
+    done = converge(host)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert host.run("grep -x ENABLED=yes /etc/ufw/ufw.conf").rc == 0, "and see the next test"
 
 
 def test_it_is_on_after_a_reboot(host) -> None:
