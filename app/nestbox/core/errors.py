@@ -81,7 +81,7 @@ class StanzaError(Exception):
 class SaslError(Exception):
     """Fails an authentication (RFC 6120, section 6.5). ``condition`` is one of section 6.5.
 
-    ``counts``: whether it is one of the attempts that a stream has; not where the client only tries another mechanism.
+    ``counts``: whether it is a whole attempt of those that a stream has; not where the client only tries a mechanism.
     """
 
     def __init__(self, condition: str, text: str = "", counts: bool = True) -> None:

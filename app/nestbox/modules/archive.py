@@ -13,7 +13,7 @@ from nestbox.core.errors import StanzaError
 from nestbox.core.hooks import IqContext, MessageContext
 from nestbox.modules import Xep
 from nestbox.modules.archive_pages import METADATA, ends, fetch, results, timestamp
-from nestbox.modules.archive_preferences import keeps
+from nestbox.modules.archive_preferences import keeps, own_session
 from nestbox.modules.archive_query import QUERY, parse_query, query_form
 from nestbox.modules.content import ONE_TO_ONE, archivable
 from nestbox.modules.stanza_ids import stanza_id_bytes
@@ -39,16 +39,9 @@ def setup(server: Server) -> None:
     server.hooks.message_archive.add(module.archive)
     server.bound.append(module.bound)
     server.account_features.update((ns.MAM, ns.MAM_EXTENDED))
-    server.router.iq("account", "get", QUERY, lambda context: _own(context) and query_form())
+    server.router.iq("account", "get", QUERY, lambda context: own_session(context) and query_form())
     server.router.iq("account", "set", QUERY, module.query)
     server.router.iq("account", "get", METADATA, module.metadata)
-
-
-def _own(context: IqContext) -> Session:
-    """The session that asks for its own account's archive. Raises StanzaError forbidden for anyone else."""
-    if not context.own or context.session is None:
-        raise StanzaError("forbidden", "This is someone else's archive.")
-    return context.session
 
 
 class _Archive:
@@ -89,7 +82,7 @@ class _Archive:
     # queries
 
     async def query(self, context: IqContext) -> Element:
-        session = _own(context)
+        session = own_session(context)
         query = parse_query(context.payload)
         rows, fin = await fetch(self._server, session.user.id, query)
         for data in results(query, rows, session.entry.bare, session.full):
@@ -97,7 +90,7 @@ class _Archive:
         return fin
 
     async def metadata(self, context: IqContext) -> Element:
-        return await ends(self._server, _own(context).user.id)
+        return await ends(self._server, own_session(context).user.id)
 
     async def bound(self, session: Session) -> bytes:
         """The same for a client that was bound a moment ago (XEP-0386, section 3.2)."""

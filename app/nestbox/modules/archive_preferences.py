@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nestbox.core.session import Session
     from nestbox.core.users import User
 
-__all__ = ["XEPS", "keeps", "parse_prefs", "prefs_element", "setup"]
+__all__ = ["XEPS", "keeps", "own_session", "parse_prefs", "prefs_element", "setup"]
 
 XEPS = (Xep(441, "0.2.0"),)
 
@@ -50,10 +50,10 @@ def setup(server: Server) -> None:
     server.router.iq("account", "set", PREFS, module.set)
 
 
-def _own(context: IqContext) -> Session:
-    """The session that asks for its own account's preferences. Raises StanzaError forbidden for anyone else."""
+def own_session(context: IqContext) -> Session:
+    """The session that asks for its own account's archive. Raises StanzaError forbidden for anyone else."""
     if not context.own or context.session is None:
-        raise StanzaError("forbidden", "These are someone else's preferences.")
+        raise StanzaError("forbidden", "This is someone else's archive.")
     return context.session
 
 
@@ -62,11 +62,11 @@ class _Preferences:
         self._server = server
 
     async def get(self, context: IqContext) -> Element:
-        session = _own(context)
+        session = own_session(context)
         return prefs_element(await self._server.store.archive.prefs(session.user.id))
 
     async def set(self, context: IqContext) -> Element:
-        session = _own(context)
+        session = own_session(context)
         prefs = parse_prefs(context.payload)
         await self._server.store.archive.set_prefs(session.user.id, prefs)
         await self._server.users.changed(session.user.username)

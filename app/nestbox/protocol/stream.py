@@ -53,6 +53,7 @@ __all__ = [
 
 RFCS = ("RFC 6120",)
 
+TRIED = 0.25  # of an attempt: a client may go through every -PLUS that is offered, but not for ever
 _STREAM_ERROR = f"{{{ns.STREAMS}}}error"
 _STARTTLS = f"{{{ns.TLS}}}starttls"
 _LOGINS: dict[str, type[Login]] = {ns.SASL: Sasl1, ns.SASL2: Sasl2}
@@ -98,7 +99,7 @@ class Stream:
         self._queued: Event | None = None  # to be told next
         self._waiting = ""  # for which answer
         self._login: Login | None = None
-        self._failures = 0
+        self._failures = 0.0
         self._request: Stanza | None = None  # the iq that wants to bind
         self.username: str | None = None
         self.ready = False
@@ -300,7 +301,7 @@ class Stream:
     def _login_failed(self, error: SaslError) -> Event:
         login, self._login = self._login, None
         self._waiting = ""
-        self._failures += error.counts
+        self._failures += 1 if error.counts else TRIED
         self._out.append(login.failure(error))
         if self._failures >= self.options.max_attempts:
             self._error = StreamError("policy-violation", "too many failed logins", limit="login_attempts")

@@ -146,6 +146,13 @@ def test_a_client_with_another_channel_binding_gets_to_the_login_without() -> No
     assert log_in(driver, "SCRAM-SHA-256").startswith("<success")
 
 
+def test_nobody_tries_other_channel_bindings_for_ever() -> None:
+    driver = opened()
+    for _ in range(12):
+        auth(driver, "SCRAM-SHA-1-PLUS", "p=tls-unique,,n=romeo,r=abc")
+    assert [type(event) for event in driver.events] == [LoginFailed] * 12 + [Closed]
+
+
 def test_the_y_flag_is_right_where_plus_is_not_offered() -> None:
     driver = opened(binding=None)
     assert auth(driver, "SCRAM-SHA-1", "y,,n=romeo,r=abc").startswith("<challenge")
