@@ -28,7 +28,7 @@ SELECT a.username, a.id, a.enabled, a.created, a.photo, p.prefs_json,
   {_KEYS}
 FROM accounts a LEFT JOIN archive_prefs p ON p.user_id = a.id {_JOINS}
 WHERE a.username IN ({{}})
-"""
+"""  # noqa: S608 (made of the constants above)
 _BLOCKED = "SELECT user_id, jid FROM blocking WHERE user_id IN ({})"
 _PUSHES = "SELECT user_id, jid, node, resource, options FROM push WHERE user_id IN ({})"
 _FIRST_KEY = 12  # column

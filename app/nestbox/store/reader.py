@@ -47,8 +47,7 @@ class SqliteReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
     async def rows(self, statement: str, *keys: Sequence[Key]) -> Sequence[Row]:
-        statement = statement.format(*(",".join("?" * len(each)) for each in keys))
-        values = [key for each in keys for key in each]
+        statement, values = _bound(statement, keys, "?")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._rows, statement, values)
 
     async def close(self) -> None:
@@ -77,25 +76,26 @@ class MariaReader:
         self._free = asyncio.Lock()  # a connection answers one statement at a time
 
     async def rows(self, statement: str, *keys: Sequence[Key]) -> Sequence[Row]:
-        statement = statement.format(*(",".join(map(_literal, each)) for each in keys))
+        statement, values = _bound(statement, keys, "%s")
         async with self._free:
             fresh = self._connection is None
             try:
                 try:
-                    return await self._query(statement)
+                    return await self._query(statement, values)
                 except (errors.OperationalError, errors.InterfaceError, OSError, EOFError):
                     if fresh:
                         raise
-                    return await self._query(statement)  # the server was restarted
+                    return await self._query(statement, values)  # the server was restarted
             except (errors.MySQLError, OSError, EOFError, TimeoutError) as error:
                 raise StoreError(f"The database refused: {error}.") from error
 
-    async def _query(self, statement: str) -> Sequence[Row]:
+    async def _query(self, statement: str, values: Sequence[Key]) -> Sequence[Row]:
         try:
             if self._connection is None:
                 self._connection = await asyncmy.connect(**self._options)
-            await self._connection.query(statement)
-            return self._connection._result.rows or ()
+            async with self._connection.cursor() as cursor:
+                await cursor.execute(statement, values)
+                return await cursor.fetchall()
         except BaseException:
             await self.close()  # an answer may still be on its way
             raise
@@ -106,9 +106,9 @@ class MariaReader:
             connection.close()
 
 
-def _literal(key: Key) -> str:
-    """A key as MariaDB reads it; a hexadecimal one needs no escape."""
-    return f"x'{key.encode().hex()}'" if isinstance(key, str) else f"{key:d}"
+def _bound(statement: str, keys: Sequence[Sequence[Key]], mark: str) -> tuple[str, list[Key]]:
+    """The statement with a mark for each key, and the keys to bind."""
+    return statement.format(*(",".join([mark] * len(each)) for each in keys)), [key for each in keys for key in each]
 
 
 def text(value: str | bytes) -> str:
