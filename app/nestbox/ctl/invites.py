@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import segno
 
 from nestbox.config import Config
+from nestbox.core.invite_links import landing_url, xmpp_uri
 from nestbox.ctl.context import CommandError, opened, username
-from nestbox.modules.invites import DAY, landing_url, xmpp_uri
 from nestbox.store.invites import Invite, new_token
 
 __all__ = ["add_parser"]
@@ -61,7 +61,7 @@ async def _create(args: argparse.Namespace, config: Config) -> None:
     if name and args.uses > 1:
         raise CommandError("A link for one name is good for one account.")
     now = int(time.time())
-    expires = now + (args.days or config.registration.invite_days) * DAY
+    expires = now + (args.days or config.registration.invite_days) * 24 * 3600
     async with opened(config) as store:
         inviter = await store.accounts.get(username(config, args.contact)) if args.contact else None
         if args.contact and inviter is None:

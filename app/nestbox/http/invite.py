@@ -24,9 +24,9 @@ from tornado.web import HTTPError
 
 from nestbox.bus import BusError
 from nestbox.core.errors import StanzaError
+from nestbox.core.invite_links import landing_url, xmpp_uri
 from nestbox.core.throttle import Throttle
 from nestbox.http.page import Page
-from nestbox.modules.invites import landing_url, xmpp_uri
 from nestbox.modules.registration import Registrar
 from nestbox.net.websocket import client_address
 from nestbox.store.errors import StoreError

@@ -48,6 +48,7 @@ MODULES = (
     "uploads",
     "push",
     "invites",
+    "preauth",
     "registration",
     "components",  # after all that have hosts of their own
     "caps",  # last: it hashes the features of all the others

@@ -15,7 +15,7 @@ from nestbox.core.registry import Account
 from nestbox.core.throttle import Throttle
 from nestbox.modules import Xep
 from nestbox.modules.erasure import erase
-from nestbox.modules.invites import befriend
+from nestbox.modules.preauth import befriend
 from nestbox.store.errors import AccountExists
 from nestbox.store.invites import InviteGone
 from nestbox.store.passwords import PasswordError, derive

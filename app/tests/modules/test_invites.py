@@ -9,7 +9,7 @@ import pytest
 from harness import DOMAIN, condition
 
 from nestbox.config import Limits
-from nestbox.modules.invites import xmpp_uri
+from nestbox.core.invite_links import xmpp_uri
 from nestbox.store.invites import Invite
 
 COMMAND = "{http://jabber.org/protocol/commands}command"
