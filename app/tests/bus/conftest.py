@@ -1,10 +1,11 @@
-"""A private Valkey or Redis, and event loops."""
+"""A private Valkey or Redis, event loops, and a quick pulse."""
 
 import asyncio
 
 import pytest
 import uvloop
 
+from nestbox.bus import redis as redis_module
 from tests.databases import valkey  # noqa: F401
 
 
@@ -14,3 +15,9 @@ def run(request):
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         yield lambda coroutine: runner.run(asyncio.wait_for(coroutine, 60))
+
+
+@pytest.fixture
+def fast_heart(monkeypatch):
+    monkeypatch.setattr(redis_module, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(redis_module, "ALIVE_SECONDS", 3)
