@@ -58,6 +58,21 @@ def test_few_programs_have_the_rights_of_root(host):
     assert found.isdisjoint({"/usr/bin/chsh", "/usr/bin/mount", "/usr/bin/newgrp", "/usr/lib/openssh/ssh-keysign"})
 
 
+def test_what_a_chat_server_does_not_need_is_gone(host):
+    assert host.run("dpkg-query -W -f '${Status}' telnet | grep -q 'ok installed'").rc != 0  # prepare.yml installed it
+
+
+def test_a_changed_file_of_a_package_is_reported_every_week(host):
+    """By dpkg's checksums, which know what a file was before the baseline was made."""
+    file = "/usr/lib/systemd/system/cron.service"
+    host.check_output(f"cp -p {file} /root/kept && echo '# changed' >>{file}")
+    try:
+        said = host.check_output("/etc/cron.weekly/debsums")
+    finally:
+        host.check_output(f"cp -p /root/kept {file} && rm /root/kept")
+    assert file in said
+
+
 def test_the_bits_stay_away_when_the_package_is_installed_again(host):
     package = host.check_output("dpkg-query --search /usr/bin/chsh").split(":")[0]
     host.check_output(f"DEBIAN_FRONTEND=noninteractive apt-get install -y --reinstall {package}")
@@ -78,6 +93,18 @@ def test_an_account_waits_after_wrong_passwords(host):
         assert "uid=" in host.run(su.format("A-right-passw0rd-of-the-test")).stdout
     finally:
         host.run("userdel --remove tess; faillock --user tess --reset")
+
+
+def test_a_new_account_gets_careful_defaults(host):
+    """Its home is for nobody else, its password is hashed slowly and must be changed within a year."""
+    host.run("userdel --remove tess")
+    host.check_output("useradd --create-home tess && echo 'tess:A-right-passw0rd-of-the-test' | chpasswd")
+    try:
+        fields = host.check_output("getent shadow tess").split(":")
+        assert fields[1].startswith("$y$jB") and fields[3:5] == ["1", "365"]  # yescrypt with a cost of 7
+        assert host.file("/home/tess").mode == 0o750
+    finally:
+        host.run("userdel --remove tess")
 
 
 @pytest.mark.parametrize("password", ["short1!", "pi-pi-pi-pi-pi-pi"])
@@ -105,17 +132,41 @@ def test_the_check_of_files_comes_by_itself(host):
     assert unit_properties(host, "nestbox-integrity.timer")["ActiveState"] == "active"
 
 
-def test_security_updates_come_at_night_and_others_do_not(host, release):
-    shown = host.check_output("apt-config dump Unattended-Upgrade")
-    assert 'Automatic-Reboot-Time "04:30"' in shown and 'Automatic-Reboot "true"' in shown
-    said = (
-        host.run("unattended-upgrade --dry-run --debug").stdout
-        + host.run("unattended-upgrade --dry-run --debug").stderr
-    )
-    [allowed] = [line for line in said.splitlines() if line.startswith("Allowed origins are")][:1]
-    assert "-security" in allowed and f"a={release}" not in allowed and "-updates" not in allowed
+ARCHIVE = """
+    mkdir -p /srv/of-the-test && cd /srv/of-the-test
+    for pocket in security updates; do
+        mkdir -p $pocket made/DEBIAN
+        for version in 1 2; do
+            printf 'Package: of-the-test-%s\\nVersion: %s\\nArchitecture: all\\nMaintainer: T <t@nestbox.test>\\nDescription: t\\n' \\
+                $pocket $version >made/DEBIAN/control
+            dpkg-deb -b made $pocket/$version.deb
+        done
+        dpkg -i $pocket/1.deb
+        { dpkg-deb -f $pocket/2.deb; echo "Filename: ./2.deb"; echo "Size: $(stat -c %s $pocket/2.deb)"
+          echo "SHA256: $(sha256sum $pocket/2.deb | cut -d' ' -f1)"; } >$pocket/Packages
+        printf 'Origin: Ubuntu\\nLabel: Ubuntu\\nSuite: %s-%s\\nCodename: %s\\nDate: %s\\nSHA256:\\n %s %s Packages\\n' \\
+            $(lsb_release -cs) $pocket $(lsb_release -cs) "$(date -Ru)" $(sha256sum $pocket/Packages | cut -d' ' -f1) \\
+            $(stat -c %s $pocket/Packages) >$pocket/Release
+        echo "deb [trusted=yes] file:/srv/of-the-test/$pocket ./" >>sources.list
+    done
+    printf 'Dir::Etc::sourcelist "/srv/of-the-test/sources.list"; Dir::Etc::sourceparts "-"; APT::Get::List-Cleanup "0";' >apt.conf
+"""
+
+
+def test_security_updates_come_at_night_and_others_do_not(host):
+    """Two packages have an update, one of them in the pocket for security, in an archive that says that it is Ubuntu's."""
     timer = host.check_output("systemctl show apt-daily-upgrade.timer --property=TimersCalendar")
     assert "03:30" in timer and "06:00" not in timer
+    shown = host.check_output("apt-config dump Unattended-Upgrade")
+    assert 'Automatic-Reboot-Time "04:30"' in shown and 'Automatic-Reboot "true"' in shown
+    versions = "dpkg-query -W -f '${Version} ' of-the-test-security of-the-test-updates"
+    try:
+        host.check_output("sh -ec %s", ARCHIVE)
+        assert host.check_output(versions).split() == ["1", "1"]
+        host.check_output("export APT_CONFIG=/srv/of-the-test/apt.conf; apt-get update && unattended-upgrade")
+        assert host.check_output(versions).split() == ["2", "1"]
+    finally:
+        host.run("dpkg --purge of-the-test-security of-the-test-updates; rm -r /srv/of-the-test; apt-get update")
 
 
 def test_an_update_tells_its_news_and_asks_nothing(host):
@@ -137,9 +188,22 @@ def test_an_update_tells_its_news_and_asks_nothing(host):
         host.run("dpkg --purge of-the-test")
 
 
-def test_services_with_old_libraries_restart_by_themselves(host):
-    assert host.run("needrestart -b -r a").rc == 0
-    assert "restart} = 'a'" in host.file("/etc/needrestart/conf.d/nestbox.conf").content_string
+def test_a_service_whose_program_was_updated_is_restarted(host):
+    """As after an upgrade: dpkg put a new file in the place of one that a service runs; needrestart is called without a terminal."""
+    program, unit = "/usr/bin/of-the-test", "of-the-test"
+    host.check_output(f"cp /usr/bin/nc {program} && cp {program} {program}.new")
+    try:
+        # needrestart looks at services with a file of their own.
+        service = f"[Service]\nExecStart={program} -lk 127.0.0.1 4999\n"
+        host.check_output(f"printf '{service}' >/etc/systemd/system/{unit}.service && systemctl daemon-reload")
+        host.check_output(f"systemctl start {unit}")
+        before = unit_properties(host, unit)["MainPID"]
+        wait_for(lambda: host.run(f"readlink /proc/{before}/exe").stdout.strip() == program, what="the program")
+        host.check_output(f"mv {program}.new {program} && needrestart </dev/null")
+        wait_for(lambda: unit_properties(host, unit)["MainPID"] not in ("0", before), what="a restart")
+    finally:
+        host.run(f"systemctl stop {unit}; rm -f {program} {program}.new /etc/systemd/system/{unit}.service")
+        host.run("systemctl daemon-reload")
 
 
 @pytest.mark.parametrize("module", ["dccp", "sctp", "rds", "tipc", "udf"])
