@@ -42,11 +42,21 @@ def prepare_domain(text: str) -> str:
         if not text.endswith("]") or literal.scope_id is not None:
             raise ValueError(f"{text!r} is no domain")
         return f"[{literal}]"
-    text = unicodedata.normalize("NFC", text.lower())
+    text = unicodedata.normalize("NFC", ".".join(map(_u_label, text.lower().split("."))))
     labels = text if text.isascii() else text.encode("idna").decode()
     if len(labels) > 253 or not all(_LABEL(label) for label in labels.split(".")):
         raise ValueError(f"{text!r} is no domain")
     return text
+
+
+def _u_label(label: str) -> str:
+    """An A-label as the U-label that it stands for (RFC 7622, section 3.2.1). Raises ValueError."""
+    if not label.startswith("xn--"):
+        return label
+    unicode = label[4:].encode("ascii").decode("punycode")
+    if unicode.isascii():
+        raise ValueError(f"{label!r} stands for no other label")
+    return unicode.lower()
 
 
 def prepare_resource(text: str) -> str:

@@ -84,7 +84,9 @@ def test_wide_letters_are_the_narrow_ones(word):
         ("bu\u0308cher.test", "bücher.test"),  # composed (NFC)
         ("例え。テスト", "例え.テスト"),
         ("ﾃｽﾄ.test", "テスト.test"),
-        ("xn--bcher-kva.test", "xn--bcher-kva.test"),
+        ("xn--bcher-kva.test", "bücher.test"),
+        ("XN--BCHER-KVA.test", "bücher.test"),
+        ("xn--strae-oqa.test", "straße.test"),
         ("nestbox.test.", "nestbox.test"),
         ("localhost", "localhost"),
         ("192.0.2.7", "192.0.2.7"),
@@ -161,6 +163,7 @@ def test_a_domain_is_as_long_as_one_of_dns():
         *("", "@", "/", "@nestbox.test", "alice@", "alice@/phone", "nestbox.test/", "alice@nestbox.test/", "a@b@c"),
         *("/phone", ".", "..", "a..b", ".a", "-a.test", "a-.test", "a b.test", "a&b.test", "a_<b.test", "a:5222"),
         *("[::1", "[::1a", "[::1]a", "[::1]]", "[]", "[", "[192.0.2.7]", "[1::2::3]", "[fe80::1%eth0]"),
+        *("xn--nestbox-.test", "xn--.test", "xn--\u00fc.test", "xn--xn---epa.test", "xn--999999999.test"),
         *("::1", "[::1", "alice@[::1a/phone", "nestbox.test/\0", "nestbox.test/\x7f", "שa@nestbox.test"),
     ],
 )
