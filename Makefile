@@ -42,7 +42,7 @@ security: venv  ## Scan the demo of both releases, or of one (OS=24.04), and pri
 capacity: venv  ## See how many users an appliance holds: the demo, or HOST=... (ARGS="--help" lists the options)
 	@bench/capacity $(HOST) $(ARGS)
 
-test-vm:  ## Prove on a real kernel, in a QEMU machine, what containers cannot (as root)
+test-vm:  ## Prove on a real kernel, in a QEMU machine, what containers cannot (as root; ARCH=arm64: a Pi 4's core)
 	@scripts/test-vm
 
 requirements: venv  ## Pin requirements.in anew into requirements.txt (needs uv)

@@ -26,6 +26,14 @@ def test_a_release_that_is_not_supported(machine):
     assert machine.unchanged()
 
 
+def test_an_architecture_that_no_test_machine_has(machine):
+    said = machine.refuses("make", "test-vm", "ARCH=riscv64")
+    assert said.startswith(
+        "test-vm: ARCH=riscv64 is not one that this machine can test: leave it out, or say ARCH=arm64."
+    )
+    assert machine.unchanged()
+
+
 @pytest.mark.parametrize("port", [8443, 8080, 5222, 5223])
 def test_a_port_of_the_demo_is_taken(machine, port):
     said = machine.refuses("make", "demo", taken=(port,))
