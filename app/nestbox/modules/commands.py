@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nestbox.core.server import Server
     from nestbox.core.session import Session
 
-__all__ = ["XEPS", "Answer", "Call", "Command", "everybody", "setup"]
+__all__ = ["COMMAND", "XEPS", "Answer", "Call", "Command", "everybody", "setup"]
 
 XEPS = (Xep(50, "1.3.0"),)
 COMMAND = f"{{{ns.COMMANDS}}}command"

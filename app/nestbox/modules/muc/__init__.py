@@ -20,6 +20,7 @@ __all__ = ["XEPS", "setup"]
 XEPS = (
     Xep(45, "1.35.1", "no GC 1.0, no unique room names, no approval of registrations by admins"),
     Xep(249, "1.2"),
+    Xep(317, "0.3.1", "the list of hats is shown by its command alone"),
     Xep(410, "1.1.0"),
     Xep(421, "1.0.1"),
     Xep(424, "0.4.2"),

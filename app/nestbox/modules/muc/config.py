@@ -17,7 +17,7 @@ from nestbox.wire.element import Element
 if TYPE_CHECKING:
     from nestbox.config import Limits
 
-__all__ = ["ROOM_CONFIG", "RoomConfig", "config_form", "flag", "read_config", "read_jids"]
+__all__ = ["ROOM_CONFIG", "Hat", "RoomConfig", "Wearer", "config_form", "flag", "read_config", "read_jids"]
 
 ROOM_CONFIG = f"{ns.MUC}#roomconfig"
 TEXT_BYTES = 1024  # of a name, a description, a password
@@ -28,11 +28,25 @@ _PM = (("Anyone", "anyone"), ("Anyone with voice", "participants"), ("Moderators
 _WHOIS = (("Moderators only", "moderators"), ("Anyone", "anyone"))
 
 
+class Hat(msgspec.Struct, array_like=True):
+    """A title of a room (XEP-0317); ``hue`` are degrees as somebody wrote them, '' for none."""
+
+    title: str
+    hue: str = ""
+
+
+class Wearer(msgspec.Struct, array_like=True):
+    """Whose hats these are, by URI; ``user_id`` is None for an address that is no account of ours."""
+
+    user_id: int | None
+    hats: list[str]
+
+
 class RoomConfig(msgspec.Struct, omit_defaults=True):
-    """What an owner can set; the names are those of the form's fields or say the same.
+    """What owners and admins can set; the names are those of the form's fields or say the same.
 
     ``max_users`` 0 means no limit of its own. ``locked``: made, but its owner has not set it up yet (section 10.1).
-    ``avatar`` are the SHA-1 hashes of the room's pictures (XEP-0486).
+    ``avatar`` are the SHA-1 hashes of the room's pictures (XEP-0486), ``hats`` are by URI, ``wearers`` by bare JID.
     """
 
     name: str = ""
@@ -54,6 +68,8 @@ class RoomConfig(msgspec.Struct, omit_defaults=True):
     history: int = 20
     locked: bool = False
     avatar: list[str] = []
+    hats: dict[str, Hat] = {}
+    wearers: dict[str, Wearer] = {}
 
     @property
     def anonymous(self) -> bool:

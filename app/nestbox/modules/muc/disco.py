@@ -11,6 +11,7 @@ from nestbox.core.jid import JID, parse_jid
 from nestbox.modules import dataforms, rsm
 from nestbox.modules.dataforms import Field
 from nestbox.modules.disco import FEATURE, IDENTITY, INFO, ITEM, ITEMS
+from nestbox.modules.muc import hats
 from nestbox.modules.muc.config import RoomConfig, flag
 from nestbox.modules.muc.privileges import rank
 from nestbox.modules.muc.register import FORM_TYPE as REGISTER_FORM
@@ -89,7 +90,7 @@ def room_info(room: Room, sender: JID, query: Element) -> Element:
             answer.append(el(IDENTITY, {"category": "conference", "type": "text", "name": known.nick}))
         return answer
     if node:
-        raise StanzaError("item-not-found")
+        return hats.node_info(node)
     config = room.config
     features = [
         *_EVERYWHERE,
@@ -103,6 +104,8 @@ def room_info(room: Room, sender: JID, query: Element) -> Element:
         ns.STANZA_ID,
         ns.MODERATE,
         ns.RETRACT,
+        ns.HATS,
+        ns.COMMANDS,
         "muc_passwordprotected" if config.password else "muc_unsecured",
         "muc_membersonly" if config.members_only else "muc_open",
         "muc_moderated" if config.moderated else "muc_unmoderated",
@@ -143,6 +146,8 @@ def _room_form(room: Room) -> Element:
 def room_items(room: Room, sender: JID, query: Element) -> Element:
     """Who is in a room: for everybody in a public one, else for those who belong to it."""
     room.check_exists(sender)
+    if query.get("node") == ns.COMMANDS:
+        return hats.node_items(room, sender)
     if query.get("node"):
         raise StanzaError("item-not-found")
     answer = el(ITEMS)

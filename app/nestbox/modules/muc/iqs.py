@@ -12,8 +12,9 @@ from nestbox.core.jid import JID, parse_jid
 from nestbox.modules.archive_pages import METADATA
 from nestbox.modules.archive_query import QUERY as MAM_QUERY
 from nestbox.modules.archive_query import query_form
+from nestbox.modules.commands import COMMAND
 from nestbox.modules.disco import INFO, ITEMS
-from nestbox.modules.muc import admin, archive, avatar, disco, moderation, owner, register
+from nestbox.modules.muc import admin, archive, avatar, disco, hats, moderation, owner, register
 from nestbox.modules.ping import PING
 from nestbox.modules.vcard import VCARD
 from nestbox.wire.element import Element, el
@@ -50,6 +51,7 @@ _HANDLERS: dict[tuple[str, str], Callable[[Room, JID, Element], Answer]] = {
     ("set", MAM_QUERY): archive.query,
     ("get", METADATA): lambda room, sender, payload: archive.metadata(room, sender),
     ("set", moderation.MODERATE): moderation.moderate,
+    ("set", COMMAND): hats.command,
 }
 
 

@@ -19,11 +19,11 @@ import msgspec
 from nestbox.bus import BusError
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID
-from nestbox.modules.muc.config import RoomConfig
+from nestbox.modules.muc.config import Hat, RoomConfig
 from nestbox.modules.muc.history import History
 from nestbox.modules.muc.occupants import Occupant, Seat
 from nestbox.modules.muc.privileges import rank
-from nestbox.modules.muc.stanzas import item, message, presence, statuses, user_x
+from nestbox.modules.muc.stanzas import hats, item, message, presence, statuses, user_x
 from nestbox.store.rooms import Affiliate, RoomRow, archive_owner
 from nestbox.wire import ns
 from nestbox.wire.element import Element
@@ -97,6 +97,13 @@ class Room:
     def reserved(self, nick: str) -> Affiliate | None:
         """Who has reserved a nick."""
         return next((each for each in self.affiliates.values() if each.nick == nick), None)
+
+    def hats_of(self, bare: str) -> dict[str, Hat]:
+        """The hats of an address. Those of a deleted account are not those of the next one with its name."""
+        wearer, known = self.config.wearers.get(bare), self.affiliates.get(bare)
+        if wearer is None or known is None or known.affiliation == "outcast" or known.user_id != wearer.user_id:
+            return {}
+        return {uri: self.config.hats[uri] for uri in wearer.hats}
 
     def occupant(self, sender: JID) -> Occupant:
         """The occupant that a session is. Raises StanzaError not-acceptable for one who is not in the room."""
@@ -199,7 +206,8 @@ class Room:
     ) -> bytes:
         jid, affiliation = occupant.first.full if with_jid else None, self.affiliation(occupant.bare)
         inner = item(affiliation, occupant.role, jid=jid, actor=actor, reason=reason) + statuses(codes)
-        return presence(occupant.jid, occupant.first.presence + occupant.id_bytes + user_x(inner))
+        own = occupant.first.presence + occupant.id_bytes + hats(self.hats_of(occupant.bare))
+        return presence(occupant.jid, own + user_x(inner))
 
     def show(
         self,

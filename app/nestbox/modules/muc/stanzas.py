@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from nestbox.modules.muc.config import Hat
 from nestbox.wire import ns
 from nestbox.wire.element import escape, escape_attribute
 
-__all__ = ["MUC_X", "USER_X", "item", "message", "presence", "statuses", "user_x"]
+__all__ = ["MUC_X", "USER_X", "hats", "item", "message", "presence", "statuses", "user_x"]
 
 MUC_X = f"{{{ns.MUC}}}x"
 USER_X = f"{{{ns.MUC_USER}}}x"
@@ -35,6 +36,15 @@ def item(
 def statuses(codes: Iterable[int]) -> str:
     """The ``<status/>`` elements."""
     return "".join(f'<status code="{code}"/>' for code in codes)
+
+
+def hats(worn: Mapping[str, Hat]) -> bytes:
+    """The ``<hats/>`` of somebody (XEP-0317, section 4.1), by URI; nothing where there are none."""
+    inner = ""
+    for uri, hat in worn.items():
+        hue = f' hue="{escape_attribute(hat.hue)}"' if hat.hue else ""
+        inner += f'<hat uri="{escape_attribute(uri)}" title="{escape_attribute(hat.title)}"{hue}/>'
+    return f'<hats xmlns="{ns.HATS}">{inner}</hats>'.encode() if inner else b""
 
 
 def user_x(inner: str) -> bytes:
