@@ -39,5 +39,6 @@ def test_apparmor_is_on_and_stops_namespaces_of_users(host):
     assert host.check_output("cat /sys/module/apparmor/parameters/enabled") == "Y"
     profiles = json.loads(host.check_output("aa-status --json"))["profiles"]
     assert list(profiles.values()).count("enforce") > 20
+    assert [name for name, mode in profiles.items() if mode == "complain"] == []  # Ubuntu brings some
     refused = host.run("sudo -u nobody unshare --user --map-root-user true")
     assert refused.rc != 0 and "not permitted" in refused.stderr
