@@ -1,12 +1,22 @@
 """The bus while its engine is away, and after it came back."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from nestbox.bus import BusError
 from nestbox.bus.channel import Channel
 from tests.bus.worker import Worker, until_away, workers
+
+
+@contextlib.asynccontextmanager
+async def cut_off(valkey):
+    """A worker whose engine has stopped."""
+    async with workers(valkey.url, 1) as [one]:
+        await asyncio.to_thread(valkey.stop)
+        await until_away(one.bus)
+        yield one
 
 
 def test_the_engine_is_restarted(run, valkey, fast_heart):
@@ -131,9 +141,7 @@ def test_commands_fail_in_time_when_the_bus_stays_away(run, valkey, monkeypatch)
     monkeypatch.setattr("nestbox.bus.channel.AWAY_SECONDS", 0.5)
 
     async def scenario():
-        async with workers(valkey.url, 1) as [one]:
-            await asyncio.to_thread(valkey.stop)
-            await until_away(one.bus)
+        async with cut_off(valkey) as one:
             one.bus.send(2, b"x")
             with pytest.raises(BusError):
                 await one.bus.get("k")
@@ -148,9 +156,7 @@ def test_what_waits_for_the_bus_is_bounded(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.channel.MAX_WAITING_BYTES", 10_000)
 
     async def scenario():
-        async with workers(valkey.url, 1) as [one]:
-            await asyncio.to_thread(valkey.stop)
-            await until_away(one.bus)
+        async with cut_off(valkey) as one:
             for _ in range(20):
                 one.bus.send(2, bytes(1000))
                 await asyncio.sleep(0)
@@ -167,9 +173,7 @@ def test_so_many_commands_and_groups_wait_for_the_bus(run, valkey, monkeypatch):
     monkeypatch.setattr("nestbox.bus.channel.MAX_WAITING", 3)
 
     async def scenario():
-        async with workers(valkey.url, 1) as [one]:
-            await asyncio.to_thread(valkey.stop)
-            await until_away(one.bus)
+        async with cut_off(valkey) as one:
             for number in range(5):
                 one.bus.send(2, b"%d" % number)
                 await asyncio.sleep(0)
