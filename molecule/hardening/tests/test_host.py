@@ -81,7 +81,7 @@ def test_the_bits_stay_away_when_the_package_is_installed_again(host):
 
 def test_an_account_waits_after_wrong_passwords(host):
     """Five wrong ones, and the right one is refused too, until the time is over."""
-    host.run("userdel --remove tess; faillock --user tess --reset")
+    host.run("userdel --force --remove tess; faillock --user tess --reset")
     host.check_output("useradd --create-home tess && echo 'tess:A-right-passw0rd-of-the-test' | chpasswd")
     try:
         su = "runuser -u nobody -- sh -c 'echo {} | su tess -c id'"
@@ -92,19 +92,18 @@ def test_an_account_waits_after_wrong_passwords(host):
         host.check_output("faillock --user tess --reset")
         assert "uid=" in host.run(su.format("A-right-passw0rd-of-the-test")).stdout
     finally:
-        host.run("userdel --remove tess; faillock --user tess --reset")
+        host.run("userdel --force --remove tess; faillock --user tess --reset")
 
 
 def test_a_new_account_gets_careful_defaults(host):
     """Its home is for nobody else, its password is hashed slowly and must be changed within a year."""
-    host.run("userdel --remove tess")
-    host.check_output("useradd --create-home tess && echo 'tess:A-right-passw0rd-of-the-test' | chpasswd")
+    host.check_output("useradd --create-home nina && echo 'nina:A-right-passw0rd-of-the-test' | chpasswd")
     try:
-        fields = host.check_output("getent shadow tess").split(":")
+        fields = host.check_output("getent shadow nina").split(":")
         assert fields[1].startswith("$y$jB") and fields[3:5] == ["1", "365"]  # yescrypt with a cost of 7
-        assert host.file("/home/tess").mode == 0o750
+        assert host.file("/home/nina").mode == 0o750
     finally:
-        host.run("userdel --remove tess")
+        host.run("userdel --remove nina")
 
 
 @pytest.mark.parametrize("password", ["short1!", "pi-pi-pi-pi-pi-pi"])
