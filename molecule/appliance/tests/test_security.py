@@ -17,7 +17,7 @@ from security import ratchet
 from security.target import Target
 
 
-@pytest.mark.parametrize("scanner", ["ssh_audit", "suid", "sysctl", "exposure", "ports", "sslyze", "lynis"])
+@pytest.mark.parametrize("scanner", ["ssh_audit", "suid", "sysctl", "exposure", "ports", "lynis"])
 def test_no_figure_gets_worse(host, scanner):
     if scanner == "lynis":  # the baseline is made in the background after provisioning
         wait_for(lambda: host.file("/var/lib/nestbox-integrity/baseline").exists, 300, "the baseline of files")
