@@ -68,10 +68,6 @@ _MARK = (
     "INSERT INTO streams (sm_id, user_id, received, at) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (sm_id) DO UPDATE SET received = excluded.received, at = excluded.at"
 )
-_MARIA_INSERT = {
-    "archive": ("INSERT INTO archive (owner, id, peer, stanza) VALUES ", "(%s,%s,%s,UNHEX(%s))"),
-    "offline": ("INSERT INTO offline (user_id, id, stanza) VALUES ", "(%s,%s,UNHEX(%s))"),
-}
 _MARIA_MARK = (
     "INSERT INTO streams (sm_id, user_id, received, at) VALUES %s "
     "ON DUPLICATE KEY UPDATE received = VALUES(received), at = VALUES(at)"
@@ -248,18 +244,23 @@ def _marks(batch: Batch) -> list[Statement]:
 
 
 def _statements(table: str, rows: list[Row]) -> list[Statement]:
-    """Multi-row INSERTs. A stanza is bound in hexadecimal: to escape it would cost the driver ten times as much."""
-    head, row_sql = _MARIA_INSERT[table]
+    """Multi-row INSERTs, the one place where values stand in the text: numbers, and all else as hexadecimal literals.
+
+    Bound, a row costs the worker ten microseconds more (the driver escapes it), or MariaDB a third more (with UNHEX).
+    """
+    if table == "archive":
+        head = "INSERT INTO archive (owner, id, peer, stanza) VALUES "
+        values = [f"({row[0]:d},{row[1]:d},x'{row[2].encode().hex()}',x'{row[3].hex()}')" for row in rows]
+    else:
+        head = "INSERT INTO offline (user_id, id, stanza) VALUES "
+        values = [f"({row[0]:d},{row[1]:d},x'{row[2].hex()}')" for row in rows]
     statements: list[Statement] = []
-    values: list[Any] = []
-    count = size = 0
-    for row in rows:
-        if count and size + 2 * len(row[-1]) > _STATEMENT_BYTES:
-            statements.append((head + ",".join([row_sql] * count), values))
-            values, count, size = [], 0, 0
-        values += (*row[:-1], row[-1].hex())
-        count += 1
-        size += 2 * len(row[-1])
-    if count:
-        statements.append((head + ",".join([row_sql] * count), values))
+    start = size = 0
+    for index, value in enumerate(values):
+        if size + len(value) > _STATEMENT_BYTES and index > start:
+            statements.append((head + ",".join(values[start:index]), ()))
+            start, size = index, 0
+        size += len(value)
+    if start < len(values):
+        statements.append((head + ",".join(values[start:]), ()))
     return statements
