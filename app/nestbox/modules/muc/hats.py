@@ -1,6 +1,6 @@
 """Hats (XEP-0317): titles that a room's admins make and give to people, shown to everybody beside the nick.
 
-Whoever has a hat belongs to the room: it becomes a member with the first one, and loses them all with its affiliation.
+Whoever has a hat belongs to the room: it becomes a member with the first one, and shows none without an affiliation.
 The commands keep no sessions: one that comes with its form is carried out, whatever went before.
 """
 
