@@ -204,6 +204,7 @@ class Registry:
         self.worker = bus.worker
         self.sessions: dict[str, Session] = {}
         self._entries: dict[str, dict[str, Entry]] = {}
+        self._reloading: list[dict[str, Entry | int]] = []
         self._handlers: dict[type, Callable[..., None]] = {}
         self._parts: dict[str, tuple[Callable[[int, bytes], None], Callable[[int, bytes], None]]] = {}
         self.on(Part, self._part)
@@ -286,16 +287,26 @@ class Registry:
 
     async def reload(self) -> None:
         """Read all entries anew; those of workers that are gone are reported to ``lost`` and removed."""
-        raw = await self._bus.hgetall(KEY)
-        alive = await self._bus.living() | {self.worker}  # asked after: who has just entered a session is found
+        meanwhile: dict[str, Entry | int] = {}  # what is heard while we read, which is newer; of a dropped one its uid
+        self._reloading.append(meanwhile)
+        try:
+            raw = await self._bus.hgetall(KEY)
+            alive = await self._bus.living() | {self.worker}  # asked after: who has just entered a session is found
+        finally:
+            self._reloading = [other for other in self._reloading if other is not meanwhile]
         self._entries, dead = {}, []
         for full, value in raw.items():
             entry = _decode_entry(value)
+            if meanwhile.get(full) == entry.uid:
+                continue
             own = entry.worker == self.worker
             if entry.worker not in alive or (own and full not in self.sessions):
                 dead.append(entry)
             else:
                 self._put(entry)
+        for news in meanwhile.values():
+            if isinstance(news, Entry):
+                self._put(news)
         missing = [s for s in self.sessions.values() if s.entry.resource not in self.of(s.entry.bare)]
         for session in missing:
             self._put(session.entry)
@@ -408,6 +419,8 @@ class Registry:
             self._handlers[type(op)](op)
 
     def _put(self, entry: Entry) -> None:
+        for meanwhile in self._reloading:
+            meanwhile[entry.jid] = entry
         resources = self._entries.setdefault(entry.bare, {})
         before = resources.get(entry.resource)
         resources[entry.resource] = entry
@@ -416,6 +429,10 @@ class Registry:
         self.entered.run(entry)
 
     def _drop(self, bare: str, resource: str, uid: int, parked: bool = False) -> bool:
+        for meanwhile in self._reloading:
+            held = meanwhile.get(f"{bare}/{resource}")
+            if not isinstance(held, Entry) or held.uid == uid:
+                meanwhile[f"{bare}/{resource}"] = uid
         resources = self._entries.get(bare)
         entry = resources.get(resource) if resources else None
         if entry is None or entry.uid != uid:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nestbox.bus import BusError
 from nestbox.core import registry as reg
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.guard import Guard
@@ -165,7 +166,7 @@ class Server:
         """Bind a resource (RFC 6120, section 7). The newer session wins a conflict (section 7.7.2.2).
 
         ``prepare`` is called before others see the session. Raises StanzaError: bad-request for an impossible resource,
-        resource-constraint for one session too many.
+        resource-constraint for one session too many; BusError.
         """
         user = await self.users.load(username)
         if user is None or not user.enabled:
@@ -187,7 +188,11 @@ class Server:
         entry = Entry(user.jid, resource, self.bus.worker, self.ids.next(), None, False, since, address, transport)
         session = Session(user, entry, link)
         prepare(session)
-        await self.registry.add(session)
+        try:
+            await self.registry.add(session)
+        except BusError:
+            self.registry.leave(session)
+            raise
         self.hooks.session_bound.run(session)
         return session
 
@@ -217,7 +222,10 @@ class Server:
         link, session.link = session.link, None
         if link is not None:
             link.end(error)
-        await self.registry.remove(session)
+        try:
+            await self.registry.remove(session)
+        except BusError as error:  # the others learn of it when the bus is back, by `Registry.reload`
+            _log.warning("a session has ended without the bus: %s", error)
         self.hooks.session_ended.run(session)
         await self.reroute_left(session)
 

@@ -45,8 +45,9 @@ class Connection:
     """The driver of one stream; it is the transport's receiver and the session's link.
 
     ``heard`` and ``opened`` are loop times in seconds; ``source`` is what its address counts as until somebody logs in;
-    ``name`` is the account of which a login is under way, ``early`` what comes for a session before its client knows of
-    it. The way to the session is in `nestbox.net.entrance`.
+    ``name`` is the account of which a login is under way; ``gone`` is set when the client hears no more; ``early`` is
+    what comes for a session before its client knows of it, or after that. The way to the session is in
+    `nestbox.net.entrance`.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Connection:
         "_paced",
         "_paused",
         "early",
+        "gone",
         "heard",
         "name",
         "opened",
@@ -94,6 +96,7 @@ class Connection:
         self._free = not shared.server.sources.key(transport.peer)
         self.name = ""
         self.early: list[bytes] | None = None
+        self.gone = False
         shared.open.add(self)
 
     # the transport's receiver
@@ -122,23 +125,33 @@ class Connection:
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone."""
+        """The client has closed its side, or the transport is gone; what came before that is handled first."""
         if isinstance(exc, FrameError) and exc.code == 1009:  # too big: no stream error says so
             name = "stanza_bytes" if self.username else "stanza_bytes_before_login"
             self.shared.server.counts.limits_hit[name] += 1
+        if self._busy:
+            self.gone = True
+            if self.early is None:
+                self.early = []
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing goes to the client any more, nor comes from it: its session ends, or waits for it."""
+        self.gone = True
         self.shared.open.discard(self)
         self.shared.visited(self)
         session, self.session = self.session, None
         if session is not None and session.link is self:
-            ending = self._lost(session, self.shared.server.connection_lost(session, self._clean))
+            ending = self._left(session, self.shared.server.connection_lost(session, self._clean))
             pace = self.shared.pace
             pace.take(lambda: self.shared.server.spawn(pace.answer(ending)))
 
-    async def _lost(self, session: Session, ending: Awaitable[None]) -> None:
-        """What waited for the client's next request (BOSH), and is not in the session's queue, finds another way."""
+    async def _left(self, session: Session, ending: Awaitable[None]) -> None:
+        """What the client was not sent, such as what waited for its next request (BOSH), finds another way."""
         await ending
-        if session.sm is None:
-            for data in self.transport.unsent:
+        if session.sm is None:  # else it is in the session's queue
+            for data in (*self.transport.unsent, *(self.early or ())):
                 await self.shared.server.router.reroute(session.entry.bare, data)
 
     def buffer_drained(self) -> None:
@@ -173,6 +186,7 @@ class Connection:
         self.stream.close(error)
         self.flush()
         self.transport.close()
+        self._leave()
 
     def drop(self) -> None:
         """See Link.drop."""
@@ -200,6 +214,9 @@ class Connection:
     # what the stream says
 
     def _pump(self) -> None:
+        if self.gone and self.session is None:
+            self._leave()
+            return
         stream = self.stream
         left = STANZAS_AT_ONCE
         while (event := stream.next_event()) is not None:
@@ -217,9 +234,11 @@ class Connection:
                 self._rest()
                 break
         else:
-            if self._due > self.heard and self._due > asyncio.get_running_loop().time():
+            if not self.gone and self._due > self.heard and self._due > asyncio.get_running_loop().time():
                 self._rest()
         self.flush()
+        if self.gone and not self._busy:
+            self._leave()
 
     def _rest(self) -> None:
         """Read no more for now: others have their turn, and who has sent more than is allowed waits until it was due.
@@ -369,6 +388,7 @@ class Connection:
         self.shared.server.counts.refused(event.error)
         self.flush()
         self.transport.close()
+        self._leave()
 
 
 _HANDLERS = {

@@ -22,7 +22,6 @@ from nestbox.protocol.events import (
 )
 
 if TYPE_CHECKING:
-    from nestbox.core.session import Session
     from nestbox.net.connection import Connection
     from nestbox.wire.element import Element
 
@@ -70,23 +69,17 @@ async def _establish(connection: Connection, event: Establish) -> None:
         connection.stream.refused(error)
         return
     finally:
-        early, connection.early = connection.early, None
+        early = connection.early
+        if not connection.gone:
+            connection.early = None
     connection.session = session
     connection.stream.established(outcome)
-    if session is None:
+    if session is None or connection.gone:
         return
     connection.flush()
     for data in early if outcome.resumed is None else session.sm.unacked():
         connection.send_stanza(data)
     session.ask()
-    await _end_if_gone(connection, session)
-
-
-async def _end_if_gone(connection: Connection, session: Session) -> None:
-    """The client may have left while its session was made."""
-    if connection not in connection.shared.open:
-        connection.session = None
-        await connection.shared.server.connection_lost(session, clean=False)
 
 
 def _login_failed(connection: Connection, event: LoginFailed) -> None:
@@ -144,7 +137,6 @@ async def _bind(connection: Connection, event: BindRequest) -> None:
         return
     connection.session = session
     connection.stream.bound(session.jid)
-    await _end_if_gone(connection, session)
 
 
 async def _resume(connection: Connection, event: ResumeRequest) -> None:
@@ -155,11 +147,12 @@ async def _resume(connection: Connection, event: ResumeRequest) -> None:
         return
     connection.session = session
     connection.stream.resumed(event.previd, session.durable(server.store.committer.committed))
+    if connection.gone:
+        return
     connection.flush()
     for data in session.sm.unacked():
         connection.send_stanza(data)
     session.ask()
-    await _end_if_gone(connection, session)
 
 
 HANDLERS = {

@@ -140,6 +140,7 @@ class TcpTransport(SocketTransport):
             self._receiver.data_received(plain)
         if codec.closed:
             self.close()
+            self._tell_lost()
 
     def _close_io(self) -> None:
         self.flush()

@@ -31,7 +31,7 @@ class Receiver(Protocol):
         """Bytes came; over WebSocket: the payload of one text message per call."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, for the reason given when there is one. The last call, made once."""
+        """The connection is gone or its peer has closed it, for the reason given if there is one. The last call."""
 
 
 class Transport(Protocol):
@@ -233,7 +233,12 @@ class SocketTransport(asyncio.Protocol):
         self._closing = True
         self._out = None
         self._stop_timer()
-        receiver, self._receiver, self._io = self._receiver, None, None
+        self._io = None
+        self._tell_lost(exc)
+
+    def _tell_lost(self, exc: Exception | None = None) -> None:
+        """Tell the driver, also before the socket is gone: a client that has closed its side may be slow to go."""
+        receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.connection_lost(self._reason or exc)
 

@@ -110,6 +110,7 @@ class WebSocketTransport(SocketTransport):
             self._closing = True
         self._decoder = None
         self._close_io()
+        self._tell_lost()
 
 
 def _may_close_with(payload: bytes) -> bool:

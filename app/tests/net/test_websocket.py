@@ -169,8 +169,8 @@ def test_we_close_and_the_client_answers(run, serve):
             assert await reader.readexactly(14) == b"\x81\x08<close/>\x88\x02\x03\xe8"
             writer.write(client(b"still on its way") + client(close_payload(1000), 8))
             assert await reader.read() == b""
+            assert await one.lost is None and one.frames == []  # while the client's socket is still open
             writer.close()
-            assert await one.lost is None and one.frames == []
 
     run(scenario())
 
@@ -199,12 +199,12 @@ def test_we_close_and_the_client_does_not_answer(run, serve):
 )
 def test_the_client_closes(run, serve, sent, answer):
     async def scenario():
-        async with serve() as server:
+        async with serve(close_timeout=60) as server:
             reader, writer, one = await server.connect()
             writer.write(client(sent, 8) + client(b"after the end"))
             assert await reader.read() == bytes((0x88, len(answer))) + answer
+            assert await one.lost is None and one.frames == []  # while the client's socket is still open
             writer.close()
-            assert await one.lost is None and one.frames == []
 
     run(scenario())
 
@@ -221,13 +221,13 @@ def test_the_client_closes(run, serve, sent, answer):
 )
 def test_offences_are_answered_with_their_code(run, serve, data, code):
     async def scenario():
-        async with serve() as server:
+        async with serve(close_timeout=60) as server:
             reader, writer, one = await server.connect()
             writer.write(data + bytes(100_000))  # unread input must not swallow the answer
             answer = await reader.read()
             assert answer[0] == 0x88 and answer[2:4] == code.to_bytes(2, "big")
-            writer.close()
             assert isinstance(await one.lost, FrameError) and one.frames == []
+            writer.close()
 
     run(scenario())
 

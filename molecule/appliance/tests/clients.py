@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -121,6 +122,10 @@ class WebSocket(Framed):
 
     async def __aexit__(self, *_) -> None:
         self.socket.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):  # Tornado looks at the server's close frame when all before it was taken
+                while await self.socket.read_message() is not None:
+                    pass
 
     async def restart(self) -> None:
         opened = await self.ask(f'<open xmlns="{FRAMING}" to="{DOMAIN}" version="1.0"/>')
