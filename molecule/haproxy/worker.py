@@ -29,6 +29,8 @@ async def read_proxy_header(reader: asyncio.StreamReader) -> dict:
         value, rest = rest[3 : 3 + length], rest[3 + length :]
         if kind == 0x02:
             said["authority"] = value.decode()
+        elif kind == 0x05:
+            said["unique"] = value.decode().lower()
         elif kind == 0x20:
             said["tls"] = bool(value[0] & 1)
     return said

@@ -39,8 +39,11 @@ async def check_sees(server: Server, context: IqContext) -> None:
 
 def host_info(server: Server, node: str | None = None) -> Element:
     """The server's identity and features; XEP-0115 hashes the same."""
-    identity = el(IDENTITY, {"category": "server", "type": "im", "name": server.config.name})
-    info = _info([identity], server.host_features, node)
+    name = server.config.name
+    identities = [el(IDENTITY, {"category": "server", "type": "im", "name": name})]
+    # Some clients (Pidgin) ask the server, not the account, whether there is PEP.
+    identities.append(el(IDENTITY, {"category": "pubsub", "type": "pep", "name": name}))
+    info = _info(identities, server.host_features, node)
     info.extend(server.host_forms)
     return info
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nestbox.core.errors import StreamError
 from nestbox.net import entrance
 from nestbox.net.ws_frames import FrameError
+from nestbox.protocol.scram import UNIQUE
 from nestbox.protocol.stream import (
     Ack,
     AckRequest,
@@ -78,8 +79,8 @@ class Connection:
         self.shared = shared
         self.transport = transport
         tcp = transport.kind == "tcp"
-        binding = shared.tls.binding if tcp and transport.secure and shared.tls is not None else None
-        self.stream = Stream(shared.options, framing=transport.kind, secure=transport.secure, certificate_hash=binding)
+        bindings = self._bindings() if tcp and transport.secure and shared.tls is not None else {}
+        self.stream = Stream(shared.options, framing=transport.kind, secure=transport.secure, bindings=bindings)
         self.session: Session | None = None
         self.username = ""
         self.source = ""
@@ -158,6 +159,14 @@ class Connection:
         """The client reads again."""
         if not self._busy:
             self._pump()
+
+    def tls_established(self) -> None:
+        """The handshake is through."""
+        self.stream.tls_established(self._bindings())
+
+    def _bindings(self) -> dict[str, bytes]:
+        unique = self.transport.unique
+        return {**self.shared.tls.bindings, UNIQUE: unique} if unique else self.shared.tls.bindings
 
     # the session's link
 
@@ -338,9 +347,7 @@ class Connection:
 
     def _start_tls(self, event: StartTls) -> None:
         self.flush()
-        tls = self.shared.tls
-        self.transport.start_tls(tls.context)
-        self.stream.tls_established(tls.binding)
+        self.transport.start_tls(self.shared.tls.context)
 
     def _enable_sm(self, event: EnableSm) -> None:
         server = self.shared.server

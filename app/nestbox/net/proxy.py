@@ -5,6 +5,7 @@ Source: "The PROXY protocol, versions 1 & 2" (HAProxy's doc/proxy-protocol.txt).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import struct
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ MAX_V2 = 2048  # ours; addresses take at most 216, HAProxy's TLVs some hundred b
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V1 = b"PROXY "
-_AUTHORITY, _SSL, _SSL_VERSION, _SSL_CN, _SSL_CIPHER = 0x02, 0x20, 0x21, 0x22, 0x23
+_AUTHORITY, _UNIQUE, _SSL, _SSL_VERSION, _SSL_CN, _SSL_CIPHER = 0x02, 0x05, 0x20, 0x21, 0x22, 0x23
 
 
 class ProxyError(ValueError):
@@ -28,13 +29,15 @@ class ProxyHeader:
     """What the header said.
 
     ``source`` is the client's IP address, '' when the proxy speaks for itself (LOCAL, health checks) or does not know.
-    ``tls`` is None when the client used no TLS, else what is known of 'version', 'cipher', 'sni' and 'cn'.
+    ``tls`` is None when the client used no TLS, else what is known of 'version', 'cipher', 'sni' and 'cn'. ``unique``
+    is the tls-unique channel binding of TLS 1.2 (RFC 5929, section 3), which role haproxy puts where a unique id goes.
     """
 
     local: bool
     source: str = ""
     source_port: int = 0
     tls: dict[str, str] | None = None
+    unique: bytes = b""
 
 
 def parse(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -110,6 +113,9 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
         header.tls = _tls(tlvs[_SSL])
     if header.tls is not None and _AUTHORITY in tlvs:
         header.tls["sni"] = tlvs[_AUTHORITY].decode("utf-8", "replace")
+    if header.tls is not None and header.tls.get("version") == "TLSv1.2":
+        with contextlib.suppress(ValueError):  # another proxy's unique id
+            header.unique = bytes.fromhex(tlvs.get(_UNIQUE, b"").decode("ascii"))
     return header, 16 + length
 
 

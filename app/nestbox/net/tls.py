@@ -13,6 +13,8 @@ from pathlib import Path
 from asn1crypto import pem as asn1_pem
 from asn1crypto import x509
 
+from nestbox.protocol.scram import ENDPOINT
+
 __all__ = ["TlsCodec", "TlsContext", "TlsError", "certificate_hash"]
 
 RFCS = ("RFC 7590",)
@@ -59,7 +61,7 @@ def certificate_hash(pem: bytes) -> bytes:
 class TlsContext:
     """The server's certificate, exchanged by ``reload`` without touching connections that are there.
 
-    ``context`` is for new connections; ``binding`` is the channel binding of the certificate, None when it has none.
+    ``context`` is for new connections; ``bindings`` is the channel binding of the certificate, if it has one, by type.
     ``modern`` is TLS 1.3 only; ``chacha_first`` is for a CPU that has no AES instructions.
     Raises TlsError from the constructor and from ``reload``, which then keeps what there was.
     """
@@ -91,9 +93,9 @@ class TlsContext:
         except OSError as error:
             raise TlsError(f"{self._certificate} or {self._key} cannot be read: {error.strerror}.") from error
         try:
-            self.binding: bytes | None = certificate_hash(pem)
+            self.bindings = {ENDPOINT: certificate_hash(pem)}
         except TlsError:
-            self.binding = None
+            self.bindings = {}
         self.context = context
 
 
@@ -166,6 +168,10 @@ class TlsCodec:
         with contextlib.suppress(ssl.SSLError):  # the peer's own is not waited for (RFC 8446, section 6.1)
             self._object.unwrap()
         return self._outgoing.read()
+
+    def unique(self) -> bytes:
+        """The data of the ``tls-unique`` channel binding (RFC 5929, section 3), b"" where there is none: in TLS 1.3."""
+        return (self._object.version() == "TLSv1.2" and self._object.get_channel_binding("tls-unique")) or b""
 
     def facts(self) -> dict[str, str]:
         """Version and cipher, for logs and the session list."""

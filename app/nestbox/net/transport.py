@@ -25,7 +25,10 @@ class SlowConsumer(ConnectionError):
 
 
 class Receiver(Protocol):
-    """What a transport calls. It may also have ``buffer_drained()``, called when ``congested`` ends."""
+    """What a transport calls. It may also have ``buffer_drained()``, called when ``congested`` ends.
+
+    Where TLS can be started it has ``tls_established()``, called before what comes out of TLS.
+    """
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; over WebSocket: the payload of one text message per call."""
@@ -260,7 +263,12 @@ class SocketTransport(asyncio.Protocol):
 
 
 class TlsCapable(Protocol):
-    """A transport on which TLS can be started in the middle of a stream (TCP only)."""
+    """A transport on which TLS can be started in the middle of a stream (TCP only).
+
+    ``unique`` is the tls-unique channel binding (RFC 5929, section 3), b"" where there is none.
+    """
+
+    unique: bytes
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Send what waits in plain, then speak TLS as the server; ``secure`` turns True after the handshake."""

@@ -10,10 +10,12 @@ import base64
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nestbox import Xep
 from nestbox.core.errors import SaslError
+from nestbox.protocol.scram import ENDPOINT
 
 __all__ = ["Token", "agent_key", "make_token", "parse", "verify"]
 
@@ -61,13 +63,13 @@ def parse(data: bytes) -> tuple[str, bytes]:
 
 
 def verify(
-    tokens: list[Token], mechanism: str, proof: bytes, count: int | None, certificate_hash: bytes | None
+    tokens: list[Token], mechanism: str, proof: bytes, count: int | None, bindings: Mapping[str, bytes]
 ) -> tuple[Token, bytes]:
     """The token that was meant, and the responder-message. Raises SaslError.
 
     Once a client has counted, it must go on (section 3.4): else a replay would only have to leave the count out.
     """
-    binding = certificate_hash if mechanism.endswith("-ENDP") else b""
+    binding = bindings[ENDPOINT] if mechanism.endswith("-ENDP") else b""
     for token in tokens:
         expected = hmac.digest(token.secret, b"Initiator" + binding, "sha256")
         if token.mechanism == mechanism and hmac.compare_digest(expected, proof):

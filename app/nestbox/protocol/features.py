@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nestbox import Xep
-from nestbox.protocol.scram import BINDING
+from nestbox.protocol.scram import ENDPOINT
 from nestbox.wire import ns
 
 __all__ = [
-    "StreamOptions", "after_authentication", "before_authentication", "bindings", "mechanisms", "token_mechanisms",
+    "StreamOptions", "after_authentication", "before_authentication", "mechanisms", "token_mechanisms",
     "upgrades",
 ]  # fmt: skip
 
@@ -51,25 +51,20 @@ class StreamOptions:
     made: dict[object, bytes | tuple[str, ...]] = field(default_factory=dict)  # what was put together before
 
 
-def mechanisms(options: StreamOptions, certificate_hash: bytes | None) -> tuple[str, ...]:
-    """The SASL mechanisms on a protected stream, best first; -PLUS needs the hash of the certificate in use."""
-    key = ("mechanisms", bool(certificate_hash))
+def mechanisms(options: StreamOptions, bindings: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The SASL mechanisms on a protected stream, best first; -PLUS needs a channel binding."""
+    key = ("mechanisms", bool(bindings))
     made = options.made.get(key)
     if made is None:
-        plus = [name + "-PLUS" for name in options.mechanisms] if certificate_hash else []
+        plus = [name + "-PLUS" for name in options.mechanisms] if bindings else []
         made = (*plus, *options.mechanisms, *(["PLAIN"] if options.plain_allowed else []))
         options.made[key] = made
     return made
 
 
-def bindings(certificate_hash: bytes | None) -> tuple[str, ...]:
-    """The types of channel binding on a protected stream (XEP-0440)."""
-    return (BINDING,) if certificate_hash else ()
-
-
-def token_mechanisms(certificate_hash: bytes | None) -> tuple[str, ...]:
+def token_mechanisms(bindings: Mapping[str, bytes]) -> tuple[str, ...]:
     """The SASL mechanisms for tokens (XEP-0484), best first."""
-    return _TOKEN_MECHANISMS if certificate_hash else _TOKEN_MECHANISMS[1:]
+    return _TOKEN_MECHANISMS if ENDPOINT in bindings else _TOKEN_MECHANISMS[1:]
 
 
 def upgrades(options: StreamOptions) -> dict[str, str]:
@@ -79,26 +74,26 @@ def upgrades(options: StreamOptions) -> dict[str, str]:
 
 
 def before_authentication(
-    options: StreamOptions, *, secure: bool, starttls: bool, certificate_hash: bytes | None
+    options: StreamOptions, *, secure: bool, starttls: bool, bindings: Mapping[str, bytes]
 ) -> bytes:
     """The children of ``<stream:features/>`` for a peer that has not logged in."""
-    key = (secure, starttls, bool(certificate_hash))
+    key = (secure, starttls, *bindings)
     made = options.made.get(key)
     if made is None:
-        made = options.made[key] = _before(options, secure, starttls, certificate_hash)
+        made = options.made[key] = _before(options, secure, starttls, bindings)
     return made
 
 
-def _before(options: StreamOptions, secure: bool, starttls: bool, certificate_hash: bytes | None) -> bytes:
+def _before(options: StreamOptions, secure: bool, starttls: bool, bindings: Mapping[str, bytes]) -> bytes:
     features = ""
     if starttls:
         required = "<required/>" if options.require_tls else ""
         features += f"<starttls xmlns='{ns.TLS}'>{required}</starttls>"
     if secure or not options.require_tls:
-        names = _mechanisms(mechanisms(options, certificate_hash))
+        names = _mechanisms(mechanisms(options, bindings))
         features += f"<mechanisms xmlns='{ns.SASL}'>{names}</mechanisms>"
-        features += f"<authentication xmlns='{ns.SASL2}'>{names}{_inline(options, certificate_hash)}</authentication>"
-        types = "".join(f"<channel-binding type='{name}'/>" for name in bindings(certificate_hash))
+        features += f"<authentication xmlns='{ns.SASL2}'>{names}{_inline(options, bindings)}</authentication>"
+        types = "".join(f"<channel-binding type='{name}'/>" for name in bindings)  # XEP-0440
         if types:
             features += f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>{types}</sasl-channel-binding>"
         features += b"".join(options.visitor_features).decode()
@@ -109,12 +104,12 @@ def _mechanisms(names: tuple[str, ...]) -> str:
     return "".join(f"<mechanism>{name}</mechanism>" for name in names)
 
 
-def _inline(options: StreamOptions, certificate_hash: bytes | None) -> str:
+def _inline(options: StreamOptions, bindings: Mapping[str, bytes]) -> str:
     """What can be had in the same round trip (XEP-0388, section 2.1), and the tasks of XEP-0480."""
     names = [*options.inline, *([ns.SM] if options.sm_available else [])]
     bind = "".join(f"<feature var='{name}'/>" for name in names)
     sm = f"<sm xmlns='{ns.SM}'/>" if options.sm_available else ""
-    fast = _mechanisms(token_mechanisms(certificate_hash))
+    fast = _mechanisms(token_mechanisms(bindings))
     tasks = "".join(f"<upgrade xmlns='{ns.SASL_UPGRADE}'>{task}</upgrade>" for task in upgrades(options))
     return (
         f"<inline><bind xmlns='{ns.BIND2}'><inline>{bind}</inline></bind>{sm}"

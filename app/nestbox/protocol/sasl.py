@@ -18,7 +18,7 @@ from scramp.utils import saslprep
 
 from nestbox.core.errors import SaslError
 from nestbox.core.jid import prepare_localpart
-from nestbox.protocol.features import StreamOptions, bindings, mechanisms
+from nestbox.protocol.features import StreamOptions, mechanisms
 from nestbox.protocol.scram import DIGESTS, ScramKeys, ScramServer, keys_of, protection
 
 __all__ = ["Credentials", "Exchange", "decode", "named"]
@@ -69,8 +69,8 @@ class Exchange:
 
     __slots__ = ("_answered", "_enabled", "_options", "_password", "_scram", "authzid", "mechanism", "username")
 
-    def __init__(self, mechanism: str, options: StreamOptions, certificate_hash: bytes | None) -> None:
-        offered = mechanisms(options, certificate_hash)
+    def __init__(self, mechanism: str, options: StreamOptions, bindings: Mapping[str, bytes]) -> None:
+        offered = mechanisms(options, bindings)
         if mechanism not in offered:
             raise SaslError("invalid-mechanism", "that mechanism is not offered")
         self.mechanism = mechanism
@@ -83,8 +83,8 @@ class Exchange:
             name = mechanism.removeprefix("SCRAM-")
             plus = name.endswith("-PLUS")
             name = name.removesuffix("-PLUS")
-            protected = protection(offered, bindings(certificate_hash), DIGESTS[name])
-            self._scram = ScramServer(name, plus, certificate_hash, protected)
+            protected = protection(offered, tuple(bindings), DIGESTS[name])
+            self._scram = ScramServer(name, plus, bindings, protected)
 
     def receive(self, data: bytes) -> bytes | None:
         """Take a message. None: look ``username`` up and call `answer`; bytes: success, and they go with it.

@@ -30,7 +30,7 @@ class Login:
     def begin(self, mechanism: str) -> None:
         """Start an exchange."""
         stream = self.stream
-        self.exchange = Exchange(mechanism, stream.options, stream.certificate_hash)
+        self.exchange = Exchange(mechanism, stream.options, stream.bindings)
 
     def receive(self, data: bytes) -> Event | None:
         """Go on with what the client's mechanism says."""

@@ -94,7 +94,7 @@ class Sasl2(Login):
         self._tasks = list(dict.fromkeys(known[task] for task in tasks))
         mechanism = item.get("mechanism", "")
         initial = item.find(_INITIAL)
-        if mechanism in features.token_mechanisms(stream.certificate_hash):
+        if mechanism in features.token_mechanisms(stream.bindings):
             return self._with_token(mechanism, item, initial)
         self.begin(mechanism)
         if initial is None:
@@ -124,9 +124,9 @@ class Sasl2(Login):
 
     def tokens(self, tokens: list[Token]) -> Event:
         """Go on with the tokens of the account's client."""
-        request, certificate_hash = self._request, self.stream.certificate_hash
+        request, bindings = self._request, self.stream.bindings
         count = _count(request.find(_FAST))
-        self._token, reply = fast.verify(tokens, request.get("mechanism"), self._proof, count, certificate_hash)
+        self._token, reply = fast.verify(tokens, request.get("mechanism"), self._proof, count, bindings)
         return self.verified(reply)
 
     # when the client is known
@@ -185,7 +185,7 @@ class Sasl2(Login):
         asked = request.find(_REQUEST_TOKEN)
         if asked is not None and self._agent is not None:
             mechanism = asked.get("mechanism")
-            event.new_token = mechanism if mechanism in features.token_mechanisms(stream.certificate_hash) else None
+            event.new_token = mechanism if mechanism in features.token_mechanisms(stream.bindings) else None
         resume = request.find(_RESUME)
         if resume is not None and stream.options.sm_available:
             h = sm.unsigned(resume.get("h"))

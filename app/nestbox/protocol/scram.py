@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
@@ -27,7 +27,7 @@ __all__ = ["DIGESTS", "ScramKeys", "ScramServer", "keys_of", "prepare", "protect
 XEPS = (Xep(474, "0.5.0"),)
 
 DIGESTS = {"SHA-1": "sha1", "SHA-256": "sha256", "SHA-512": "sha512"}
-BINDING = "tls-server-end-point"
+ENDPOINT, UNIQUE = "tls-server-end-point", "tls-unique"
 # RFC 5802, section 7; what is not in the grammar, such as a mandatory extension ("m="), does not match.
 _FIRST = re.compile(
     r"(?P<header>(?P<flag>[ny]|p=(?P<binding>[A-Za-z0-9.\-]+)),(?:a=(?P<authzid>[^,\0]+))?,)"
@@ -82,17 +82,17 @@ class ScramServer:
     """One exchange: `first` names the account, `challenge` takes its keys, `final` checks the proof.
 
     ``hash`` is SHA-1, SHA-256 or SHA-512; ``plus`` says that the mechanism is the one with channel binding, and
-    ``offered`` that it was offered; ``certificate_hash`` is the tls-server-end-point binding; ``protected`` is the
+    ``offered`` that it was offered; ``bindings`` are the channel bindings that there are, by type; ``protected`` is the
     attribute of XEP-0474.
     """
 
-    __slots__ = ("_binding", "_certificate_hash", "_digest", "_first", "_keys", "_nonce", "_protected", "hash", "plus")
+    __slots__ = ("_binding", "_bindings", "_digest", "_first", "_keys", "_nonce", "_protected", "hash", "plus")
 
-    def __init__(self, hash: str, plus: bool, certificate_hash: bytes | None, protected: str) -> None:
+    def __init__(self, hash: str, plus: bool, bindings: Mapping[str, bytes], protected: str) -> None:
         self.hash = hash
         self.plus = plus
         self._digest = DIGESTS[hash]
-        self._certificate_hash = certificate_hash
+        self._bindings = bindings
         self._protected = protected
         self._binding = b""
         self._first = self._nonce = ""
@@ -104,13 +104,13 @@ class ScramServer:
         if match is None:
             raise SaslError("malformed-request", "that is no client-first-message")
         flag, binding, authzid, name = match["flag"], match["binding"], match["authzid"] or "", match["name"]
-        if (binding is not None) != self.plus or (self.plus and binding != BINDING):
+        if (binding is not None) != self.plus or (self.plus and binding not in self._bindings):
             # RFC 5802, section 6. A client that binds in another way goes through all the -PLUS before it does without.
             raise SaslError("malformed-request", "channel binding and mechanism do not fit", counts=False)
-        if flag == "y" and self._certificate_hash:
+        if flag == "y" and self._bindings:
             # The client was not shown the -PLUS that we offer: somebody is in between (RFC 5802, section 6).
             raise SaslError("not-authorized", "channel binding is offered here")
-        self._binding = match["header"].encode() + (self._certificate_hash if self.plus else b"")
+        self._binding = match["header"].encode() + (self._bindings[binding] if self.plus else b"")
         self._first = match["bare"]
         self._nonce = match["nonce"] + secrets.token_urlsafe(18)
         return _name(authzid), prepare(_name(name))

@@ -6,6 +6,7 @@ Sans-I/O: bytes go in with `Stream.feed`, events come out of `Stream.next_event`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -67,15 +68,15 @@ def _limits(max_bytes: int, name: str = "stanza_bytes") -> ReaderLimits:
 class Stream:
     """The server's side of one stream.
 
-    ``secure`` says that the way to the client is encrypted already; ``certificate_hash`` is the tls-server-end-point
-    binding (RFC 5929, section 4.1) where known. ``username`` is set once the client is authenticated, ``ready`` once it
-    has a resource, ``sm`` once it has stream management; ``lang`` is the xml:lang it asked for, ``peer`` who it said it
-    is in the last stream header.
+    ``secure`` says that the way to the client is encrypted already; ``bindings`` are the channel bindings there are
+    (RFC 5929), by type. ``username`` is set once the client is authenticated, ``ready`` once it has a resource, ``sm``
+    once it has stream management; ``lang`` is the xml:lang it asked for, ``peer`` who it said it is in the last stream
+    header.
     """
 
     __slots__ = (
         "_closed", "_error", "_failures", "_greeted", "_login", "_out", "_queued", "_reader", "_request", "_secure",
-        "_tcp", "_waiting", "certificate_hash", "lang", "options", "peer", "ready", "sm", "username",
+        "_tcp", "_waiting", "bindings", "lang", "options", "peer", "ready", "sm", "username",
     )  # fmt: skip
 
     def __init__(
@@ -84,12 +85,12 @@ class Stream:
         *,
         framing: Literal["tcp", "websocket", "bosh"],
         secure: bool,
-        certificate_hash: bytes | None,
+        bindings: Mapping[str, bytes],
     ) -> None:
         self.options = options
         self._tcp = framing == "tcp"
         self._secure = secure
-        self.certificate_hash = certificate_hash
+        self.bindings = bindings
         limits = _limits(options.max_bytes_before_auth, "stanza_bytes_before_login")
         self._reader = (StreamReader if self._tcp else FrameReader)(limits)
         self._out: list[bytes] = []
@@ -240,7 +241,7 @@ class Stream:
                 self.options,
                 secure=self._secure,
                 starttls=self._may_start_tls(),
-                certificate_hash=self.certificate_hash,
+                bindings=self.bindings,
             )
         else:
             children = features.after_authentication(self.options)
@@ -269,12 +270,12 @@ class Stream:
         self._waiting = "tls"
         return StartTls()
 
-    def tls_established(self, certificate_hash: bytes | None) -> None:
+    def tls_established(self, bindings: Mapping[str, bytes]) -> None:
         """Answer `StartTls`: what is fed from now on comes out of TLS."""
         if not self._answers("tls"):
             return
         self._secure = True
-        self.certificate_hash = certificate_hash
+        self.bindings = bindings
         self._login = None
         self._new_stream()
 

@@ -76,7 +76,7 @@ async def test_the_hash_is_that_of_the_answer(world):
     node = f"{caps.get('node')}#{caps.get('ver')}"
     info = (await alice.iq("get", query("info", node), to=DOMAIN)).find(INFO + "query")
     assert info.get("node") == node
-    text = "server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
+    text = "pubsub/pep//Nestbox<server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
     assert caps.get("ver") == base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
 
 
@@ -112,7 +112,7 @@ class TestContact:
             "abuse-addresses": ["mailto:abuse@nestbox.test", "xmpp:carol@nestbox.test"],
             "admin-addresses": ["xmpp:root@nestbox.test"],
         }
-        text = "server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
+        text = "pubsub/pep//Nestbox<server/im//Nestbox<" + "".join(feature + "<" for feature in sorted(features(info)))
         text += (
             "http://jabber.org/network/serverinfo<abuse-addresses<mailto:abuse@nestbox.test<xmpp:carol@nestbox.test<"
         )

@@ -42,6 +42,9 @@ class Recorder:
         self.lost.set_result(exc)
         self._news.set()
 
+    def tls_established(self):
+        assert not self.frames
+
     def buffer_drained(self):
         self.drained += 1
         self._news.set()

@@ -359,6 +359,8 @@ def test_starttls(run, certificate, version):
             await one.until(lambda r: len(r.data) == len(payload))
             assert one.data == payload and one.transport.secure
             assert one.transport.tls["version"] == version.name.replace("_", ".") and one.transport.tls["cipher"]
+            unique = writer.get_extra_info("ssl_object").get_channel_binding("tls-unique")
+            assert one.transport.unique == (unique if version == ssl.TLSVersion.TLSv1_2 else b"") and unique
             one.transport.write(payload)
             one.transport.close()
             assert await reader.read() == payload  # its end came with a close_notify, or this would raise

@@ -49,19 +49,20 @@ def test_ed25519_has_no_binding_but_works(tmp_path, pems):
     (tmp_path / "k").write_bytes(pems["ed25519"][1])
     with pytest.raises(TlsError):
         certificate_hash(pems["ed25519"][0])
-    assert TlsContext(tmp_path / "c", tmp_path / "k").binding is None
+    assert TlsContext(tmp_path / "c", tmp_path / "k").bindings == {}
 
 
 def test_reload_takes_the_new_certificate_and_keeps_the_old_on_failure(certificate, pems):
     context = TlsContext(*certificate)
-    first = context.context, context.binding
+    first = context.context, context.bindings
     certificate[0].write_bytes(pems["sha384"][0])
     with pytest.raises(TlsError, match="do not fit together"):
         context.reload()
-    assert (context.context, context.binding) == first
+    assert (context.context, context.bindings) == first
     certificate[1].write_bytes(pems["sha384"][1])
     context.reload()
-    assert context.binding == certificate_hash(pems["sha384"][0]) and context.context is not first[0]
+    assert context.bindings == {"tls-server-end-point": certificate_hash(pems["sha384"][0])}
+    assert context.context is not first[0]
     certificate[1].unlink()
     with pytest.raises(TlsError, match="cannot be read"):
         context.reload()

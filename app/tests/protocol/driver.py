@@ -15,6 +15,9 @@ from nestbox.protocol.stream import Credentials, Stream, StreamOptions
 
 DOMAIN = "nestbox.test"
 CERTIFICATE_HASH = hashlib.sha256(b"the certificate").digest()
+Bindings = dict[str, bytes]
+BINDINGS: Bindings = {"tls-server-end-point": CERTIFICATE_HASH}
+NONE: Bindings = {}
 HASHES = {"SHA-1": "sha1", "SHA-256": "sha256", "SHA-512": "sha512"}
 
 
@@ -49,9 +52,9 @@ TOKENS = {
 class Driver:
     """Feeds a stream and answers its events at once; ``sent`` collects pieces of output, ``events`` what happened."""
 
-    def __init__(self, *, framing: str = "tcp", secure: bool = True, binding: bytes | None = None, **options) -> None:
+    def __init__(self, *, framing: str = "tcp", secure: bool = True, bindings: Bindings = NONE, **options) -> None:
         self.options = StreamOptions(DOMAIN, **{"plain_allowed": True, **options})
-        self.stream = Stream(self.options, framing=framing, secure=secure, certificate_hash=binding)
+        self.stream = Stream(self.options, framing=framing, secure=secure, bindings=bindings)
         self.events: list[object] = []
         self.sent: list[bytes] = []
         self.hold: type | None = None  # leave events of this type without an answer
@@ -76,7 +79,7 @@ class Driver:
         stream = self.stream
         match event:
             case protocol.StartTls():
-                stream.tls_established(CERTIFICATE_HASH)
+                stream.tls_established(BINDINGS)
             case protocol.Lookup(username):
                 stream.credentials(ACCOUNTS.get(username))
             case protocol.TokenLookup(username, agent):

@@ -8,7 +8,7 @@ import re
 
 from scramp import ScramClient
 
-from tests.protocol.driver import AGENT, CERTIFICATE_HASH, HEADER, OPEN, SASL, Driver
+from tests.protocol.driver import AGENT, BINDINGS, CERTIFICATE_HASH, HEADER, OPEN, SASL, Bindings, Driver
 
 SASL2 = "urn:xmpp:sasl:2"
 BINDING = ("tls-server-end-point", CERTIFICATE_HASH)
@@ -22,8 +22,8 @@ def b64(data: bytes | str) -> str:
     return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
 
 
-def opened(framing: str = "tcp", binding: bytes | None = CERTIFICATE_HASH, header: str = "", **options) -> Driver:
-    driver = Driver(framing=framing, binding=binding, secret=b"of all workers", **options)
+def opened(framing: str = "tcp", bindings: Bindings = BINDINGS, header: str = "", **options) -> Driver:
+    driver = Driver(framing=framing, bindings=bindings, secret=b"of all workers", **options)
     driver.feed(header or (HEADER if framing == "tcp" else OPEN))
     return driver
 

@@ -6,7 +6,7 @@ import hmac
 
 import pytest
 
-from tests.protocol.driver import AGENT, SASL, TOKENS
+from tests.protocol.driver import AGENT, NONE, SASL, TOKENS
 from tests.protocol.login import BIND, USER_AGENT, authenticate, b64, condition, opened, plain, scram, with_token
 
 
@@ -28,7 +28,7 @@ def test_token_with_channel_binding() -> None:
     proof = b"romeo\0" + hmac.digest(b"a bound token", b"Initiator" + b"x" * 32, "sha256")
     fast = "<fast xmlns='urn:xmpp:fast:0' count='8'/>"
     assert condition(authenticate(opened(), "HT-SHA-256-ENDP", proof, fast + USER_AGENT)) == "not-authorized"
-    assert condition(authenticate(opened(binding=None), "HT-SHA-256-ENDP", proof, fast)) == "invalid-mechanism"
+    assert condition(authenticate(opened(bindings=NONE), "HT-SHA-256-ENDP", proof, fast)) == "invalid-mechanism"
 
 
 @pytest.mark.parametrize("fast", [" count='7'", " count='1'", ""])

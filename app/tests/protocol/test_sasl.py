@@ -14,7 +14,18 @@ from nestbox.core.errors import SaslError
 from nestbox.protocol.events import Authenticated, Closed, LoginFailed, Lookup
 from nestbox.protocol.sasl import Credentials, Exchange
 from nestbox.protocol.stream import StreamOptions
-from tests.protocol.driver import ACCOUNTS, CERTIFICATE_HASH, DOMAIN, HEADER, OPEN, SASL, Driver
+from tests.protocol.driver import (
+    ACCOUNTS,
+    BINDINGS,
+    CERTIFICATE_HASH,
+    DOMAIN,
+    HEADER,
+    NONE,
+    OPEN,
+    SASL,
+    Bindings,
+    Driver,
+)
 
 HASHES = ["SHA-1", "SHA-256", "SHA-512"]
 BINDING = ("tls-server-end-point", CERTIFICATE_HASH)
@@ -51,8 +62,8 @@ def log_in(driver: Driver, mechanism: str, name: str = "romeo", password: str = 
     return answer
 
 
-def opened(framing: str = "tcp", binding: bytes | None = CERTIFICATE_HASH, **options) -> Driver:
-    driver = Driver(framing=framing, binding=binding, **options)
+def opened(framing: str = "tcp", bindings: Bindings = BINDINGS, **options) -> Driver:
+    driver = Driver(framing=framing, bindings=bindings, **options)
     driver.feed(HEADER if framing == "tcp" else OPEN)
     return driver
 
@@ -63,7 +74,7 @@ def opened(framing: str = "tcp", binding: bytes | None = CERTIFICATE_HASH, **opt
 def test_right_password(framing: str, name: str, plus: str) -> None:
     driver = opened(framing)
     if not plus:
-        driver = opened(framing, binding=None)
+        driver = opened(framing, bindings=NONE)
     assert log_in(driver, f"SCRAM-{name}{plus}").startswith("<success")
     assert driver.events == [Lookup("romeo"), Authenticated("romeo")]
     assert driver.stream.username == "romeo"
@@ -105,6 +116,15 @@ def test_disabled_account_is_told_so_only_with_the_password() -> None:
 def test_wrong_binding_is_refused() -> None:
     wrong = ("tls-server-end-point", b"x" * 32)
     assert condition(log_in(opened(), "SCRAM-SHA-256-PLUS", binding=wrong)) == "not-authorized"
+
+
+def test_a_client_of_tls_1_2_may_bind_with_tls_unique() -> None:
+    both = {"tls-server-end-point": CERTIFICATE_HASH, "tls-unique": b"finished"}
+    assert log_in(opened(bindings=both), "SCRAM-SHA-256-PLUS").startswith("<success")
+    unique = ("tls-unique", b"finished")
+    assert log_in(opened(bindings=both), "SCRAM-SHA-1-PLUS", binding=unique).startswith("<success")
+    for wrong in (("tls-unique", CERTIFICATE_HASH), ("tls-server-end-point", b"finished")):
+        assert condition(log_in(opened(bindings=both), "SCRAM-SHA-256-PLUS", binding=wrong)) == "not-authorized"
 
 
 @pytest.mark.parametrize(
@@ -154,9 +174,9 @@ def test_nobody_tries_other_channel_bindings_for_ever() -> None:
 
 
 def test_the_y_flag_is_right_where_plus_is_not_offered() -> None:
-    driver = opened(binding=None)
+    driver = opened(bindings=NONE)
     assert auth(driver, "SCRAM-SHA-1", "y,,n=romeo,r=abc").startswith("<challenge")
-    assert condition(auth(opened(binding=None), "SCRAM-SHA-1-PLUS", "y,,n=romeo,r=abc")) == "invalid-mechanism"
+    assert condition(auth(opened(bindings=NONE), "SCRAM-SHA-1-PLUS", "y,,n=romeo,r=abc")) == "invalid-mechanism"
 
 
 @pytest.mark.parametrize("authzid", ["romeo", f"romeo@{DOMAIN}"])
@@ -231,7 +251,7 @@ def test_answers_wait_and_late_ones_are_dropped() -> None:
 
 def test_plain_costs_the_same_checks() -> None:
     options = StreamOptions(DOMAIN, plain_allowed=True)
-    exchange = Exchange("PLAIN", options, None)
+    exchange = Exchange("PLAIN", options, NONE)
     assert exchange.receive(b"\0romeo\0secret") is None
     assert exchange.answer(ACCOUNTS["romeo"]) is None
     for credentials in (None, Credentials(), Credentials({"SHA-256": ACCOUNTS["romeo"].keys["SHA-1"]})):
@@ -259,7 +279,7 @@ def test_plain_costs_the_same_checks() -> None:
     ),
 )
 def test_nothing_but_sasl_errors_come_out(mechanism: str, messages: list[bytes]) -> None:
-    exchange = Exchange(mechanism, StreamOptions(DOMAIN, plain_allowed=True), CERTIFICATE_HASH)
+    exchange = Exchange(mechanism, StreamOptions(DOMAIN, plain_allowed=True), BINDINGS)
     try:
         for message in messages:
             assert exchange.receive(message) is None  # success would be a miracle

@@ -20,7 +20,7 @@ from nestbox.protocol.events import (
     StanzaReceived,
 )
 from nestbox.protocol.fast import Token
-from tests.protocol.driver import DOMAIN, HEADER, SASL, Driver
+from tests.protocol.driver import DOMAIN, HEADER, NONE, SASL, Driver
 from tests.protocol.login import (
     BIND,
     ENABLE,
@@ -63,7 +63,7 @@ def test_success_of_plain_has_no_data() -> None:
 
 
 def test_websocket_sends_success_and_features_as_frames() -> None:
-    driver = opened("websocket", None)
+    driver = opened("websocket", NONE)
     plain(driver, BIND)
     assert driver.sent[-2].startswith(b"<success ")
     assert driver.sent[-1].startswith(b"<stream:features xmlns:stream=")
@@ -142,7 +142,7 @@ def test_wrong_password() -> None:
 
 
 def test_before_tls() -> None:
-    driver = opened(secure=False, starttls=True, binding=None)
+    driver = opened(secure=False, starttls=True, bindings=NONE)
     assert condition(plain(driver)) == "encryption-required"
     assert "urn:xmpp:sasl:2" not in Driver(secure=False, starttls=True).feed(HEADER)
 
@@ -219,7 +219,7 @@ def test_what_was_offered_is_signed() -> None:
 
 @pytest.mark.parametrize("profile", [SASL, SASL2])
 def test_every_mechanism_signs_the_offer_of_its_profile(profile: str) -> None:
-    driver = Driver(binding=None)
+    driver = Driver(bindings=NONE)
     offer = driver.feed(HEADER)
     name = "mechanisms" if profile == SASL else "authentication"
     names = re.findall(
@@ -237,7 +237,7 @@ def test_every_mechanism_signs_the_offer_of_its_profile(profile: str) -> None:
 
 def test_a_changed_signature_of_the_offer_is_found_out() -> None:
     """Somebody in between took mechanisms out of the offer, and puts the hash of the rest into the challenge."""
-    driver = opened(binding=None)
+    driver = opened(bindings=NONE)
     client = ScramClient(["SCRAM-SHA-1"], "romeo", "secret")
     challenge = payload(authenticate(driver, "SCRAM-SHA-1", client.get_client_first()))
     forged = re.sub("h=[^,]*$", "h=" + b64(hashlib.sha1(b"SCRAM-SHA-1").digest()), challenge)

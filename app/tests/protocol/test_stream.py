@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nestbox.core.errors import StreamError
 from nestbox.core.jid import JID
 from nestbox.protocol.events import BindRequest, Closed, Nonza, StanzaReceived, StartTls
-from tests.protocol.driver import BIND_IQ, CERTIFICATE_HASH, HEADER, OPEN, Driver
+from tests.protocol.driver import BIND_IQ, BINDINGS, HEADER, OPEN, Driver
 
 
 def test_stanzas_and_nonzas_come_in_order() -> None:
@@ -79,7 +79,7 @@ def test_channel_binding_is_known_after_starttls() -> None:
     driver.feed(HEADER)
     driver.feed("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
     assert "SCRAM-SHA-256-PLUS" in driver.feed(HEADER)
-    assert driver.stream.certificate_hash == CERTIFICATE_HASH
+    assert driver.stream.bindings == BINDINGS
 
 
 def test_close() -> None:

@@ -114,6 +114,13 @@ def test_5223_ends_tls_and_the_worker_learns_for_which_name(host, address):
         assert client.echoes()
 
 
+def test_the_worker_of_a_tls_1_2_client_learns_what_its_login_may_be_bound_to(host, address):
+    context = tls_context(host, "xmpp-client")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with Client(address, 5223, context) as client:
+        assert client.greeting()["unique"] == client.socket.get_channel_binding("tls-unique").hex()
+
+
 def test_old_tls_is_refused_and_1_2_works(host, address):
     for version, accepted in [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)]:
         context = tls_context(host)
