@@ -50,7 +50,8 @@ def test_a_client_of_tls_1_2_binds_its_login_with_tls_unique(appliance, port, ri
         client.ask(HEADER, "(</stream:features>)")
         client.ask("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "(<proceed)")
     client.start_tls(context)
-    assert "tls-unique" in client.ask(HEADER, "(<sasl-channel-binding .*)</stream:features>")
+    features = client.ask(HEADER, "(<stream:features.*)</stream:features>")
+    assert "tls-unique" in features and ">PLAIN<" not in features
     unique = client.socket.get_channel_binding("tls-unique")
     binding = ("tls-unique", unique if right else bytes(len(unique)))
     scram = ScramClient([MECHANISM], "ada", appliance.passwords["ada"], channel_binding=binding)

@@ -120,6 +120,23 @@ def test_whom_no_limit_by_address_holds_for_is_told_to_the_server(host):
     assert limits["trusted_addresses"] == ["127.0.0.0/8", "::1", "10.0.0.0/8"]
 
 
+def test_who_knows_no_scram_may_send_the_password_where_that_is_allowed(host):
+    script = """
+import socket
+worker = socket.socket(socket.AF_UNIX)
+worker.settimeout(10)
+worker.connect("/run/nestbox/1/c2s-tls.sock")
+worker.sendall(b"\\r\\n\\r\\n\\0\\r\\nQUIT\\n\\x20\\0\\0\\0")  # PROXY header (version 2) of one who is no client
+worker.sendall(b"<stream:stream to='nestbox.test' version='1.0' xmlns='jabber:client' "
+               b"xmlns:stream='http://etherx.jabber.org/streams'>")
+said = b""
+while b"</stream:features>" not in said:
+    said += worker.recv(4096)
+print(said.decode())
+"""
+    assert "<mechanism>PLAIN</mechanism>" in host.check_output("python3 -c %s", script)
+
+
 def test_a_configuration_that_the_server_refuses_never_lands(host):
     before = host.file("/etc/nestbox/nestbox.yml").content_string
     done = converge(host, im_server_domain="-no-domain-.test")
