@@ -219,6 +219,29 @@ def test_an_idle_shell_is_closed_and_a_script_may_wait(host):
     assert host.check_output("bash -lc 'echo $TMOUT'") == ""
 
 
+def test_an_idle_shell_ends_by_itself(host):
+    """With 2 seconds in place of 900, at a terminal at which nobody types."""
+    script = """
+import os, pty
+pid, terminal = pty.fork()
+if not pid:
+    os.execvp("bash", ["bash", "--noprofile", "--rcfile", "/tmp/impatient", "-i"])
+said = b""
+try:
+    while data := os.read(terminal, 1024):
+        said += data
+except OSError:  # the other end is closed
+    pass
+os.waitpid(pid, 0)
+print(said.decode())
+"""
+    host.check_output("sed 's/TMOUT=900/TMOUT=2/' /etc/profile.d/nestbox.sh >/tmp/impatient")
+    try:
+        assert "auto-logout" in host.check_output("timeout 30 python3 -c %s", script)
+    finally:
+        host.run("rm /tmp/impatient")
+
+
 @pytest.mark.parametrize(
     "read", ["cat /etc/crontab", "ls /etc/cron.d", "cat /etc/ssh/sshd_config", "ls /etc/sudoers.d"]
 )

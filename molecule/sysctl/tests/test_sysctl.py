@@ -1,6 +1,7 @@
 """The kernel's values are read back: here a key that the role forgets, or that something later overrides, shows."""
 
 import pytest
+from conftest import wait_for
 
 CONF = "/etc/sysctl.d/nestbox.conf"
 # Written out here, so that a line lost from the template is noticed. kernel.*, vm.* and fs.* are stand-ins in a container.
@@ -53,6 +54,40 @@ def test_a_server_gets_the_backlog_it_asks_for(host) -> None:
         "print(subprocess.run(['ss', '-Hltn', 'sport = :7999'], capture_output=True, text=True).stdout.split()[2])"
     )
     assert host.check_output("python3 -c %s", script) == "8192"
+
+
+FLOOD = """
+import random, socket, struct
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+target = socket.inet_aton("10.231.0.1")
+def checksum(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+for number in range(1000):
+    source = socket.inet_aton("10.231.%d.%d" % (1 + number // 250, 1 + number % 250))
+    segment = struct.pack("!HHIIBBHHH", random.randint(2000, 60000), 7998, number, 0, 5 << 4, 2, 1000, 0, 0)
+    whole = checksum(source + target + struct.pack("!BBH", 0, 6, len(segment)) + segment)
+    segment = segment[:16] + struct.pack("!H", whole) + segment[18:]
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(segment), number, 0, 64, 6, 0, source, target)
+    raw.sendto(header + segment, ("10.231.0.1", 0))
+socket.create_connection(("10.231.0.1", 7998), 3)
+"""
+LISTEN = "import socket, time; s = socket.create_server(('10.231.0.1', 7998), backlog=8); time.sleep(60)"
+
+
+def test_a_flood_of_syns_shuts_nobody_out(host) -> None:
+    """SYN cookies: the queue of half-open connections is full of strangers, and a neighbour gets through at once."""
+    host.check_output("ip netns add flood && ip link add syn type veth peer name inside netns flood")
+    try:
+        host.check_output("ip address add 10.231.0.1/16 dev syn && ip link set syn up")
+        host.check_output("ip -n flood address add 10.231.0.2/16 dev inside && ip -n flood link set inside up")
+        host.check_output("systemd-run --quiet --unit=syn-listener python3 -c %s", LISTEN)
+        wait_for(lambda: host.socket("tcp://10.231.0.1:7998").is_listening, 20, "a listener")
+        host.check_output("ip netns exec flood python3 -c %s", FLOOD)
+        assert int(host.check_output("nstat -asz TcpExtSyncookiesRecv | awk '/Recv/ {print $2}'")) > 0
+    finally:
+        host.run("systemctl stop syn-listener; ip netns delete flood; ip link delete syn")
 
 
 def test_limits_on_open_files_are_not_lowered(host) -> None:
