@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import sys
 import tempfile
@@ -18,10 +19,13 @@ def program() -> Path:
     """sslyze in a virtual environment that is made when it is missing or its pins changed. Raises ScannerError."""
     stamp = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = ROOT / ".cache" / "security" / stamp
-    if not (folder / "bin" / "sslyze").exists():
-        run(sys.executable, "-m", "venv", "--clear", folder)
-        pip = (folder / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
-        run(*pip, "--require-hashes", "-r", REQUIREMENTS, seconds=600)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two hosts are scanned side by side
+        if not (folder / "bin" / "sslyze").exists():
+            run(sys.executable, "-m", "venv", "--clear", folder)
+            pip = (folder / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
+            run(*pip, "--require-hashes", "-r", REQUIREMENTS, seconds=600)
     return folder / "bin" / "sslyze"
 
 
