@@ -30,7 +30,7 @@ print(b"".join(iter(lambda: haproxy.recv(65536), b"")).decode())
 
 @contextmanager
 def without_limits(host) -> Iterator[None]:
-    """HAProxy counts our connections as little as those of nestbox_trusted_addresses: sslyze makes hundreds."""
+    """HAProxy counts our connections as little as those of nestbox_trusted_addresses: such a scanner makes hundreds."""
     us = host.check_output("ip -4 route show default | awk '{print $3}'")
     lists = re.findall(
         r"^(\d+) \(.*acl 'src' file '/etc/haproxy", host.check_output("python3 -c %s 'show acl'", ADMIN), re.MULTILINE
@@ -45,12 +45,16 @@ def without_limits(host) -> Iterator[None]:
             host.check_output("python3 -c %s %s", ADMIN, f"del acl #{number} {us}")
 
 
-@pytest.mark.parametrize("scanner", ["ssh_audit", "suid", "sysctl", "exposure", "ports", "sslyze", "lynis"])
+@pytest.mark.parametrize("scanner", ["ssh_audit", "suid", "sysctl", "exposure", "ports", "sslyze", "testssl", "lynis"])
 def test_no_figure_gets_worse(host, scanner):
     if scanner == "lynis":  # the baseline is made in the background after provisioning
         wait_for(lambda: host.file("/var/lib/nestbox-integrity/baseline").exists, 300, "the baseline of files")
     target = Target.of(container_name(host))
-    apart = {"ports": starting_alone, "sslyze": partial(without_limits, host)}  # ports starts a container
+    apart = {
+        "ports": starting_alone,
+        "sslyze": partial(without_limits, host),
+        "testssl": partial(without_limits, host),
+    }  # ports starts a container
     with apart.get(scanner, nullcontext)():
         figures = importlib.import_module(f"security.{scanner}").figures(target)
     assert ratchet.complaints(figures, target.release) == []
