@@ -51,10 +51,10 @@ def test_no_figure_gets_worse(host, scanner):
         wait_for(lambda: host.file("/var/lib/nestbox-integrity/baseline").exists, 300, "the baseline of files")
     target = Target.of(container_name(host))
     apart = {
-        "ports": starting_alone,
+        "ports": starting_alone,  # it starts a container with an address of its own
         "sslyze": partial(without_limits, host),
         "testssl": partial(without_limits, host),
-    }  # ports starts a container
+    }
     with apart.get(scanner, nullcontext)():
         figures = importlib.import_module(f"security.{scanner}").figures(target)
     assert ratchet.complaints(figures, target.release) == []
