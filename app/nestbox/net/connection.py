@@ -130,18 +130,20 @@ class Connection:
         if isinstance(exc, FrameError) and exc.code == 1009:  # too big: no stream error says so
             name = "stanza_bytes" if self.username else "stanza_bytes_before_login"
             self.shared.server.counts.limits_hit[name] += 1
-        if self._busy:
-            self.gone = True
-            if self.early is None:
-                self.early = []
-        else:
+        self._count_out()
+        if not self._busy:
             self._leave()
+        elif self.early is None:
+            self.early = []
 
-    def _leave(self) -> None:
-        """Nothing goes to the client any more, nor comes from it: its session ends, or waits for it."""
+    def _count_out(self) -> None:
         self.gone = True
         self.shared.open.discard(self)
         self.shared.visited(self)
+
+    def _leave(self) -> None:
+        """Nothing goes to the client any more, nor comes from it: its session ends, or waits for it."""
+        self._count_out()
         session, self.session = self.session, None
         if session is not None and session.link is self:
             ending = self._left(session, self.shared.server.connection_lost(session, self._clean))
