@@ -20,6 +20,20 @@ def test_chrony_runs_and_asks_our_server(host) -> None:
     wait_for(lambda: "192.0.2.1" in host.check_output("chronyc -n sources"), what="our server among chrony's sources")
 
 
+def test_timers_wait_for_the_clock_but_not_for_ever(host) -> None:
+    """No time server answers here: the start goes on after a minute, and nothing has failed."""
+    assert host.service("chrony-wait").is_enabled
+    assert "time-sync.target" in unit_properties(host, "apt-daily.timer")["After"]
+    assert "time-sync.target" in unit_properties(host, "chrony-wait.service")["Before"]
+    host.check_output("systemctl start --no-block chrony-wait")
+    wait_for(
+        lambda: unit_properties(host, "chrony-wait.service")["ActiveState"] == "active", 120, "the end of the waiting"
+    )
+    shown = unit_properties(host, "chrony-wait.service")
+    began, ended = (int(shown[f"ExecMain{name}TimestampMonotonic"]) / 1e6 for name in ("Start", "Exit"))
+    assert 50 < ended - began < 90 and shown["ExecMainStatus"] == "1" and shown["Result"] == "success"
+
+
 def test_journal_has_its_limit(host) -> None:
     """journald itself tells the limit when it opens the journal on the card."""
     said = host.check_output("journalctl --no-pager --unit systemd-journald")
