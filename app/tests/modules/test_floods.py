@@ -230,7 +230,7 @@ async def test_guesses_wait_and_the_owner_gets_in(world, connections, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "count, padding, seconds", [(80, 0, 0.3), (20, 2_500, 0.3)], ids=["session_stanzas", "session_bytes"]
+    "count, padding, seconds", [(240, 0, 1.0), (60, 2_500, 1.0)], ids=["session_stanzas", "session_bytes"]
 )
 async def test_a_session_that_sends_too_much_is_read_more_slowly(
     world, connections, monkeypatch, count, padding, seconds
@@ -244,7 +244,7 @@ async def test_a_session_that_sends_too_much_is_read_more_slowly(
     await alice.until(lambda: not alice.pipe.reading)
     bob.say(bob.jid, "hello")
     await bob.until(lambda: bob.bodies)
-    assert time.monotonic() - begin < seconds, "others are served meanwhile"
+    assert len(alice.bodies) < count, "others are served meanwhile"
     await alice.answered()
     await alice.until(lambda: len(alice.bodies) == count)
     assert [int(body.split()[0]) for body in alice.bodies] == list(range(count)), "all arrives, in order"
