@@ -164,20 +164,20 @@ class Stuck:
 async def test_the_window_is_for_those_who_come_together() -> None:
     writer = Stuck()
     writer.away = False
-    committer = Committer(writer, 0.4)
+    committer = Committer(writer, 1.2)
     loop = asyncio.get_running_loop()
     begin = loop.time()
     assert await outcome(committer, committer.archive(1, 1, "bob@x", b"x"))
-    assert loop.time() - begin < 0.3, "a message on an idle server does not wait"
+    assert loop.time() - begin < 1.0, "a message on an idle server does not wait"
     batches = [committer.archive(1, number, "bob@x", b"x") for number in range(2, 50)]
     await asyncio.sleep(0.02)
     batches.append(committer.archive(1, 50, "bob@x", b"x"))
     assert await outcome(committer, batches[-1])
-    assert loop.time() - begin >= 0.4 and len(set(batches)) == 1 and committer.batches == 2
-    await asyncio.sleep(0.45)
+    assert loop.time() - begin >= 1.2 and len(set(batches)) == 1 and committer.batches == 2
+    await asyncio.sleep(1.3)
     begin = loop.time()
     assert await outcome(committer, committer.archive(1, 51, "bob@x", b"x"))
-    assert loop.time() - begin < 0.3, "nor does the next one after a pause"
+    assert loop.time() - begin < 1.0, "nor does the next one after a pause"
     await committer.close()
 
 
@@ -216,7 +216,7 @@ async def test_what_waits_is_bounded_in_rows_and_bytes() -> None:
 
 
 async def test_a_database_that_stays_away_is_reported_in_the_end() -> None:
-    committer = Committer(Stuck(), 0.001, give_up=0.3)
+    committer = Committer(Stuck(), 0.001, give_up=1.0)
     failed: list[tuple[int, int]] = []
     committer.failed = lambda batch: failed.append((batch, committer.committed))
     assert await outcome(committer, committer.archive(1, 1, "bob@x", b"x")) is False
@@ -225,7 +225,7 @@ async def test_a_database_that_stays_away_is_reported_in_the_end() -> None:
     batch = outcome(committer, committer.archive(1, 2, "bob@x", b"x"))
     started = time.monotonic()
     await committer.close()  # a stop does not wait for a database that is away
-    assert await batch is False and time.monotonic() - started < 0.3
+    assert await batch is False and time.monotonic() - started < 0.8
 
 
 async def test_a_failing_callback_harms_no_other() -> None:
