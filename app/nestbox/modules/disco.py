@@ -40,9 +40,9 @@ async def check_sees(server: Server, context: IqContext) -> None:
 def host_info(server: Server, node: str | None = None) -> Element:
     """The server's identity and features; XEP-0115 hashes the same."""
     name = server.config.name
-    identities = [el(IDENTITY, {"category": "server", "type": "im", "name": name})]
     # Some clients (Pidgin) ask the server, not the account, whether there is PEP.
-    identities.append(el(IDENTITY, {"category": "pubsub", "type": "pep", "name": name}))
+    kinds = [("server", "im"), ("pubsub", "pep")]
+    identities = [el(IDENTITY, {"category": category, "type": kind, "name": name}) for category, kind in kinds]
     info = _info(identities, server.host_features, node)
     info.extend(server.host_forms)
     return info

@@ -68,6 +68,7 @@ _MARK = (
     "INSERT INTO streams (sm_id, user_id, received, at) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (sm_id) DO UPDATE SET received = excluded.received, at = excluded.at"
 )
+_NO_ESCAPES = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'"
 _MARIA_INSERT = {
     "archive": ("INSERT INTO archive (owner, id, peer, stanza) VALUES ", "(%s,%s,%s,%s)"),
     "offline": ("INSERT INTO offline (user_id, id, stanza) VALUES ", "(%s,%s,%s)"),
@@ -173,7 +174,7 @@ class MariaWriter:
     """
 
     def __init__(self, url: URL) -> None:
-        self._options = maria_options(url) | {"init_command": f"{SQL_MODE[:-1]},NO_BACKSLASH_ESCAPES'"}
+        self._options = maria_options(url) | {"init_command": _NO_ESCAPES}
         self._connection: Any = None
 
     async def write(self, batch: Batch) -> list[Refused]:

@@ -459,3 +459,25 @@ def test_the_client_says_goodbye_first(run, certificate):
             assert one.data == b"last"
 
     run(scenario())
+
+
+def test_the_driver_learns_of_a_goodbye_while_the_socket_is_still_open(run, certificate):
+    def client(port):
+        plain = socket.create_connection(("127.0.0.1", port), 10)
+        plain.sendall(b"<starttls/>")
+        assert plain.recv(10) == b"<proceed/>"
+        context = ssl.create_default_context(cafile=certificate[0])
+        return context.wrap_socket(plain, server_hostname="xmpp.test").unwrap()
+
+    async def scenario():
+        async with serve(close_timeout=60) as (listener, receivers):
+            going = asyncio.get_running_loop().run_in_executor(None, client, listener.port)
+            one = await receivers.first()
+            await one.until(lambda r: r.data == b"<starttls/>")
+            one.frames.clear()
+            one.transport.write(b"<proceed/>")
+            one.transport.start_tls(TlsContext(*certificate).context)
+            with await going:
+                await one.lost
+
+    run(scenario())
