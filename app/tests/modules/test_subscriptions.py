@@ -161,7 +161,8 @@ async def test_asking_and_granting(world):
     await bob.nothing("iq")  # a request alone is not in the roster
     await bob.send(f"<presence to='{alice.bare}' type='subscribed'/>")
     answer = alice.received.popleft() if alice.received else await alice.expect("presence")
-    assert (answer.type, answer.from_) == ("subscribed", bob.bare)  # section 3.1.6: before the push
+    # Section 3.1.6: before the push, and for the account.
+    assert (answer.type, answer.from_, answer.to) == ("subscribed", bob.bare, alice.bare)
     push = await alice.expect("iq", type="set")
     assert push.find(ITEM).attrib == {"jid": bob.bare, "subscription": "to"}
     await alice.expect("presence", from_=bob.jid, type=None)

@@ -14,14 +14,14 @@ from nestbox.modules.archive_query import milliseconds
 from nestbox.wire import ns
 from nestbox.wire.element import Element, escape_attribute
 
-__all__ = ["History", "delayed", "without_jid"]
+__all__ = ["History", "delayed", "is_subject", "without_jid", "worth_showing"]
 
 HISTORY = f"{{{ns.MUC}}}history"
 _BYTES = 256 * 1024  # of all that a room remembers
 _END = b"</message>"
 _REAL = f'<x xmlns="{ns.MUC_USER}"><item '.encode()
 _ALONE = frozenset((f"{{{ns.RETRACT}}}retract", f"{{{ns.RETRACT}}}retracted"))
-_SUBJECT, _BODY = "{jabber:client}subject", "{jabber:client}body"
+_SUBJECT, _BODY, _THREAD = "{jabber:client}subject", "{jabber:client}body", "{jabber:client}thread"
 
 
 def without_jid(row: bytes) -> bytes:
@@ -94,10 +94,14 @@ class History:
         return found
 
 
+def is_subject(message: Element) -> bool:
+    """Whether a message changes the room's subject (section 8.1): with a body or a thread it is one like any other."""
+    return message.find(_SUBJECT) is not None and message.find(_BODY) is None and message.find(_THREAD) is None
+
+
 def worth_showing(message: Element) -> bool:
     """Whether a message tells newcomers something: not a change of the subject, nor what is left of a retracted one."""
-    has_subject = message.find(_SUBJECT) is not None
-    return not (has_subject and message.find(_BODY) is None) and not any(child.tag in _ALONE for child in message)
+    return not is_subject(message) and not any(child.tag in _ALONE for child in message)
 
 
 def _number(request: Element, name: str) -> int | None:

@@ -13,7 +13,7 @@ from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.modules.content import archivable
 from nestbox.modules.muc import moderation, requests
-from nestbox.modules.muc.history import delayed, worth_showing
+from nestbox.modules.muc.history import delayed, is_subject, worth_showing
 from nestbox.modules.muc.presence import remove
 from nestbox.modules.muc.room import OCCUPANT_ID
 from nestbox.modules.muc.stanzas import USER_X, item, user_x
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["handle", "publish"]
 
 SUBJECT_BYTES = 4 * 1024
-_SUBJECT, _BODY, _THREAD = "{jabber:client}subject", "{jabber:client}body", "{jabber:client}thread"
 _DELAY = f"{{{ns.DELAY}}}delay"
 _FORGED = frozenset((USER_X, OCCUPANT_ID, f"{{{ns.HATS}}}hats"))
 _MAYBE_FORGED = frozenset((STANZA_ID, _DELAY))
@@ -107,12 +106,11 @@ def _is_ours(room: Room, child: Element) -> bool:
 
 def _groupchat(room: Room, sender: JID, stanza: Stanza) -> int | Awaitable[int]:
     occupant = room.occupant(sender)
-    element = stanza.element
-    if element.find(_SUBJECT) is not None and element.find(_BODY) is None and element.find(_THREAD) is None:
+    if is_subject(stanza.element):
         return _subject(room, occupant, stanza)
     if occupant.role == "visitor":
         raise StanzaError("forbidden", "Visitors may not send messages to everybody.")
-    if element.find(moderation.RETRACT) is not None:
+    if stanza.has(moderation.RETRACT):
         return moderation.retract_own(room, occupant, _from(room, occupant, stanza, "groupchat"), sender)
     return publish(room, _from(room, occupant, stanza, "groupchat"), occupant.jid, sender.bare)
 

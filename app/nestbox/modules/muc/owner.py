@@ -67,10 +67,9 @@ async def _configure(room: Room, sender: JID, values: dict[str, list[str]]) -> N
         for occupant in list(room.occupants.values()):
             if room.affiliation(occupant.bare) == "none":
                 remove(room, occupant, (322,))
-    if not old.locked:
-        codes = _codes(room, old, new)
-        if codes:
-            room.tell_all(codes)
+    codes = _codes(room, old, new)
+    if codes:
+        room.tell_all(codes)
     if not room.seats:
         left_empty(room)
 

@@ -1,4 +1,4 @@
-"""Entering, changing and leaving a room (XEP-0045, sections 7.2, 7.6, 7.7 and 7.14)."""
+"""Entering, changing and leaving a room, and asking who is there (XEP-0045, 7.2, 7.6, 7.7, 7.14 and 17.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nestbox.modules.muc.avatar import avatar_presence
 from nestbox.modules.muc.occupants import Occupant, Seat
 from nestbox.modules.muc.privileges import rank, role_for
 from nestbox.modules.muc.room import OCCUPANT_ID, Room
-from nestbox.modules.muc.stanzas import MUC_X, USER_X, message
+from nestbox.modules.muc.stanzas import MUC_X, USER_X, item, message, presence, user_x
 from nestbox.wire import ns
 from nestbox.wire.element import Element, to_bytes
 from nestbox.wire.stanza import Stanza, iq_error
@@ -60,8 +60,10 @@ def _handle(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable
             codes = (333,) if kind == "error" else ()
             leave(room, seat, codes, inner=_inner(stanza) if kind == "unavailable" else b"")
         return 0
+    if kind == "probe":
+        return _probed(room, room.occupant(sender), sender, to.resource)
     if kind is not None or not sender.resource:
-        return 0  # rooms have no subscriptions and answer no probes
+        return 0  # rooms have no subscriptions
     if seat is None:
         return _join(room, sender, to, stanza)
     nick = _nick(to)
@@ -190,6 +192,24 @@ def show_all(room: Room, seat: Seat, codes: Iterable[int] = ()) -> None:
             room.send([seat], room.presence_of(occupant, with_jid), False, occupant.jid)
     about = [code for code, holds in ((100, not room.config.anonymous), (170, room.archived)) if holds]
     room.show_itself(seat, (*about, *codes))
+
+
+def _probed(room: Room, asker: Occupant, sender: JID, nick: str) -> int:
+    """Show an occupant once more who is in the room, or one of them, also one whose presence is not broadcast."""
+    seat, with_jid = asker.seats[str(sender)], room.sees_jids(asker)
+    probed = room.occupants.get(nick)
+    if not nick:
+        show_all(room, seat)
+    elif probed is asker:
+        room.show_itself(seat)
+    elif probed is not None:
+        room.send([seat], room.presence_of(probed, with_jid), False, probed.jid)
+    else:
+        holder, address = room.reserved(nick), room.occupant_jid(nick)
+        known = {"jid": holder.jid if with_jid else None, "nick": nick} if holder is not None else {}
+        gone = item(holder.affiliation if holder is not None else "none", "none", **known)
+        room.send([seat], presence(address, user_x(gone), "unavailable"), False, address)
+    return 0
 
 
 # a new nick

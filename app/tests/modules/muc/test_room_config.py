@@ -113,6 +113,13 @@ async def test_only_owners_configure(world):
     assert condition(await anna.iq("get", f"<query xmlns='{OWNER}'/>", f"no-{ROOM}")) == "item-not-found"
 
 
+async def test_who_sets_a_room_up_is_told_what_it_has_become(world):
+    anna = await world.client("anna")
+    await join(anna, "Anna")
+    await configure(anna, whois="anyone", membersonly="1")
+    assert codes(await anna.expect("message", type="groupchat", from_=ROOM)) == {104, 172}
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [

@@ -185,6 +185,37 @@ async def test_entering_again_shows_everything_again(world):
     await anna.nothing("presence", type="unavailable")
 
 
+async def test_occupants_may_ask_who_is_there(world):
+    """XEP-0045, section 17.3: Converse.js asks for those whose messages it has found in the archive."""
+    anna = await make(world)
+    ben, cleo = await world.client("ben", worker=2), await world.client("cleo", worker=2)
+    await set_item(anna, f"affiliation='member' jid='{cleo.bare}' nick='Cleo'")
+    await join(ben, "Ben")
+    await ben.drain()
+    await anna.drain()
+
+    async def probe(client, nick):
+        await client.send(f"<presence to='{ROOM}{nick}' type='probe'/>")
+        return [(stanza.from_, stanza.type, item(stanza)) for stanza in await client.drain()]
+
+    shown = {"affiliation": "owner", "role": "moderator"}
+    assert await probe(ben, "/Anna") == [(f"{ROOM}/Anna", None, shown)]
+    own = {"affiliation": "none", "role": "participant", "jid": ben.jid}
+    assert await probe(ben, "/Ben") == [(f"{ROOM}/Ben", None, own)]
+    assert await probe(anna, "/Ben") == [(f"{ROOM}/Ben", None, own)]
+    assert await probe(ben, "") == [(f"{ROOM}/Anna", None, shown), (f"{ROOM}/Ben", None, own)]
+    away = {"affiliation": "member", "role": "none", "nick": "Cleo"}
+    assert await probe(ben, "/Cleo") == [(f"{ROOM}/Cleo", "unavailable", away)]
+    assert await probe(anna, "/Cleo") == [(f"{ROOM}/Cleo", "unavailable", {**away, "jid": cleo.bare})]
+    assert await probe(ben, "/Dan") == [(f"{ROOM}/Dan", "unavailable", {"affiliation": "none", "role": "none"})]
+    await cleo.send(f"<presence to='{ROOM}/Anna' type='probe'/>")
+    assert condition(await cleo.expect("presence", type="error")) == "not-acceptable"
+    await configure(anna, presencebroadcast="participant")
+    await ben.drain()
+    assert await probe(ben, "/Anna") == [(f"{ROOM}/Anna", None, shown)]  # broadcast or not
+    assert await probe(ben, "") == [(f"{ROOM}/Ben", None, own)]
+
+
 @pytest.mark.parametrize("end", ["leave", "vanish", "unavailable", "kick"])
 async def test_the_end_of_a_session_is_the_end_of_its_seat(world, end):
     anna = await make(world)

@@ -127,6 +127,17 @@ async def test_newcomers_get_the_history(world):
     assert got[0].from_ == f"{ROOM}/Anna" and not got[0].has(f"{{{MUC}#user}}x")
 
 
+async def test_a_subject_with_a_thread_is_a_message(world):
+    """XEP-0045, section 8.1: neither a change of the subject nor left out of the history."""
+    anna, _ = await two(world)
+    await anna.send(f"<message to='{ROOM}' type='groupchat'><subject>Jam</subject><thread>t1</thread></message>")
+    cleo = await world.client("cleo", worker=2)
+    await enter(cleo, "Cleo")
+    seen, subject = [stanza for stanza in await cleo.drain() if stanza.kind == "message"]
+    assert (seen.element.findtext(SUBJECT), seen.element.findtext("{jabber:client}thread")) == ("Jam", "t1")
+    assert seen.has(DELAY) and not subject.element.findtext(SUBJECT)
+
+
 async def history(world, request):
     """The bodies that a newcomer gets who asks in this way."""
     cleo = await world.client("cleo", worker=2)
