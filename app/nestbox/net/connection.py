@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from nestbox.core.errors import StreamError
 from nestbox.net import entrance
 from nestbox.net.ws_frames import FrameError
-from nestbox.protocol.scram import UNIQUE
 from nestbox.protocol.stream import (
     Ack,
     AckRequest,
@@ -167,8 +166,8 @@ class Connection:
         self.stream.tls_established(self._bindings())
 
     def _bindings(self) -> dict[str, bytes]:
-        unique = self.transport.unique
-        return {**self.shared.tls.bindings, UNIQUE: unique} if unique else self.shared.tls.bindings
+        known, own = self.shared.tls.bindings, self.transport.binding
+        return {**known, own[0]: own[1]} if own is not None else known
 
     # the session's link
 

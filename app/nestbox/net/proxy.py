@@ -10,6 +10,9 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
+from nestbox.net.exporter import SECRET_SIZES, exporter
+from nestbox.protocol.scram import EXPORTER, UNIQUE
+
 __all__ = ["MAX_V1", "MAX_V2", "ProxyError", "ProxyHeader", "parse"]
 
 MAX_V1 = 107  # section 2.1: the longest line, with CRLF
@@ -29,15 +32,16 @@ class ProxyHeader:
     """What the header said.
 
     ``source`` is the client's IP address, '' when the proxy speaks for itself (LOCAL, health checks) or does not know.
-    ``tls`` is None when the client used no TLS, else what is known of 'version', 'cipher', 'sni' and 'cn'. ``unique``
-    is the tls-unique channel binding of TLS 1.2 (RFC 5929, section 3), which role haproxy puts where a unique id goes.
+    ``tls`` is None when the client used no TLS, else what is known of 'version', 'cipher', 'sni' and 'cn'. ``binding``
+    is the connection's channel binding, type and data, where role haproxy has put in the place of a unique id what it
+    comes from: tls-unique itself of TLS 1.2 (RFC 5929, section 3), the exporter's secret of TLS 1.3 (RFC 9266).
     """
 
     local: bool
     source: str = ""
     source_port: int = 0
     tls: dict[str, str] | None = None
-    unique: bytes = b""
+    binding: tuple[str, bytes] | None = None
 
 
 def parse(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -113,10 +117,18 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
         header.tls = _tls(tlvs[_SSL])
     if header.tls is not None and _AUTHORITY in tlvs:
         header.tls["sni"] = tlvs[_AUTHORITY].decode("utf-8", "replace")
-    if header.tls is not None and header.tls.get("version") == "TLSv1.2":
+    if header.tls is not None and _UNIQUE in tlvs:
         with contextlib.suppress(ValueError):  # another proxy's unique id
-            header.unique = bytes.fromhex(tlvs.get(_UNIQUE, b"").decode("ascii"))
+            header.binding = _binding(header.tls.get("version"), bytes.fromhex(tlvs[_UNIQUE].decode("ascii")))
     return header, 16 + length
+
+
+def _binding(version: str | None, data: bytes) -> tuple[str, bytes] | None:
+    if version == "TLSv1.2" and data:
+        return UNIQUE, data
+    if version == "TLSv1.3" and len(data) in SECRET_SIZES:
+        return EXPORTER, exporter(data)
+    return None
 
 
 def _tlvs(data: bytes) -> dict[int, bytes]:

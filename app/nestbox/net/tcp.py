@@ -24,7 +24,7 @@ class TcpTransport(SocketTransport):
     """One TCP connection (Transport, TlsCapable)."""
 
     kind = "tcp"
-    __slots__ = ("_codec", "_head", "_make", "_records", "unique")
+    __slots__ = ("_codec", "_head", "_make", "_records", "binding")
 
     def __init__(
         self, options: TransportOptions, make_receiver: MakeReceiver, *, proxy: bool = False, secure: bool = False
@@ -33,7 +33,7 @@ class TcpTransport(SocketTransport):
         self._make: MakeReceiver | None = make_receiver
         self._head: bytes | None = b"" if proxy else None  # of the PROXY header, as far as it has come
         self._codec = None
-        self.unique = b""
+        self.binding: tuple[str, bytes] | None = None
         self._records: bytes | None = None  # of a TLS handshake that waits for its turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,7 +87,7 @@ class TcpTransport(SocketTransport):
         if header.source:
             self.peer = header.source
         self.tls = header.tls
-        self.unique = header.unique
+        self.binding = header.binding
         self._start()
         return rest
 
@@ -137,7 +137,7 @@ class TcpTransport(SocketTransport):
             self._stop_timer()
             self.secure = True
             self.tls = codec.facts()
-            self.unique = codec.unique()
+            self.binding = codec.binding()
             self.flush()
             self._receiver.tls_established()
         if plain:

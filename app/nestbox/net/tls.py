@@ -13,7 +13,8 @@ from pathlib import Path
 from asn1crypto import pem as asn1_pem
 from asn1crypto import x509
 
-from nestbox.protocol.scram import ENDPOINT
+from nestbox.net.exporter import exporter, log_secrets, logged_secret
+from nestbox.protocol.scram import ENDPOINT, EXPORTER, UNIQUE
 
 __all__ = ["TlsCodec", "TlsContext", "TlsError", "certificate_hash"]
 
@@ -84,6 +85,7 @@ class TlsContext:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         context.num_tickets = 0  # the next connection may reach another worker, which could not use them
         try:
+            log_secrets(context)
             context.load_cert_chain(self._certificate, self._key)
             pem = self._certificate.read_bytes()
         except ssl.SSLError as error:
@@ -105,12 +107,13 @@ class TlsCodec:
     After an error ``pending_output`` must be sent: it holds the alert.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "closed", "established")
+    __slots__ = ("_incoming", "_object", "_outgoing", "_secret", "closed", "established")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._secret = b""
         self.established = False
         self.closed = False  # the peer has said goodbye (close_notify)
 
@@ -129,6 +132,8 @@ class TlsCodec:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
             return False
+        finally:
+            self._secret = logged_secret() or self._secret
         self.established = True
         return True
 
@@ -169,9 +174,13 @@ class TlsCodec:
             self._object.unwrap()
         return self._outgoing.read()
 
-    def unique(self) -> bytes:
-        """The data of the ``tls-unique`` channel binding (RFC 5929, section 3), b"" where there is none: in TLS 1.3."""
-        return (self._object.version() == "TLSv1.2" and self._object.get_channel_binding("tls-unique")) or b""
+    def binding(self) -> tuple[str, bytes] | None:
+        """The channel binding of this connection, type and data: RFC 9266 for TLS 1.3, RFC 5929, section 3, for 1.2."""
+        if self._object.version() == "TLSv1.3":
+            secret, self._secret = self._secret, b""
+            return (EXPORTER, exporter(secret)) if secret else None
+        unique = self._object.get_channel_binding("tls-unique")
+        return (UNIQUE, unique) if unique else None
 
     def facts(self) -> dict[str, str]:
         """Version and cipher, for logs and the session list."""

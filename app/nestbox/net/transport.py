@@ -265,10 +265,10 @@ class SocketTransport(asyncio.Protocol):
 class TlsCapable(Protocol):
     """A transport on which TLS can be started in the middle of a stream (TCP only).
 
-    ``unique`` is the tls-unique channel binding (RFC 5929, section 3), b"" where there is none.
+    ``binding`` is the connection's own channel binding, type and data, None where there is none.
     """
 
-    unique: bytes
+    binding: tuple[str, bytes] | None
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Send what waits in plain, then speak TLS as the server; ``secure`` turns True after the handshake."""

@@ -27,7 +27,7 @@ __all__ = ["DIGESTS", "ScramKeys", "ScramServer", "keys_of", "prepare", "protect
 XEPS = (Xep(474, "0.5.0"),)
 
 DIGESTS = {"SHA-1": "sha1", "SHA-256": "sha256", "SHA-512": "sha512"}
-ENDPOINT, UNIQUE = "tls-server-end-point", "tls-unique"
+ENDPOINT, UNIQUE, EXPORTER = "tls-server-end-point", "tls-unique", "tls-exporter"
 # RFC 5802, section 7; what is not in the grammar, such as a mandatory extension ("m="), does not match.
 _FIRST = re.compile(
     r"(?P<header>(?P<flag>[ny]|p=(?P<binding>[A-Za-z0-9.\-]+)),(?:a=(?P<authzid>[^,\0]+))?,)"

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from nestbox.net.exporter import exporter
 from nestbox.net.proxy import MAX_V1, ProxyError, parse
 from tests.net.fuzz_proxy import fuzz
 
@@ -57,11 +58,14 @@ def test_tls_facts_come_from_the_tlvs():
     assert parse(v2(SSL, family=0))[0].tls["version"] == "TLSv1.3"
 
 
-def test_the_unique_id_is_a_channel_binding_of_tls_1_2():
+def test_the_unique_id_holds_a_channel_binding():
     old = tlv(0x20, bytes((1, 0, 0, 0, 0)) + tlv(0x21, b"TLSv1.2"))
-    assert parse(v2(INET + tlv(5, b"0A1bff") + old))[0].unique == b"\x0a\x1b\xff"
-    for other in (tlv(5, b"0A1bff") + SSL, tlv(5, b"0A1bff"), old, tlv(5, b"4f-\xff") + old):
-        assert parse(v2(INET + other))[0].unique == b""
+    assert parse(v2(INET + tlv(5, b"0A1bff") + old))[0].binding == ("tls-unique", b"\x0a\x1b\xff")
+    for size in (32, 48):
+        binding = ("tls-exporter", exporter(bytes(size)))
+        assert parse(v2(INET + tlv(5, bytes(size).hex().encode()) + SSL))[0].binding == binding
+    for other in (tlv(5, b"0A1bff") + SSL, tlv(5, b"0A1bff"), old, tlv(5, b"") + old, tlv(5, b"4f-\xff") + old):
+        assert parse(v2(INET + other))[0].binding is None
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,14 @@ def test_5223_ends_tls_and_the_worker_learns_for_which_name(host, address):
         assert client.echoes()
 
 
-def test_the_worker_of_a_tls_1_2_client_learns_what_its_login_may_be_bound_to(host, address):
+def test_the_worker_learns_what_a_login_may_be_bound_to(host, address, tmp_path):
+    """Of TLS 1.3 the exporter's secret (RFC 9266), of TLS 1.2 tls-unique (RFC 5929)."""
     context = tls_context(host, "xmpp-client")
+    context.keylog_filename = str(tmp_path / "secrets")
+    with Client(address, 5223, context) as client:
+        told = client.greeting()["unique"]
+    (line,) = [line for line in (tmp_path / "secrets").read_text().splitlines() if line.startswith("EXPORTER_SECRET")]
+    assert told == line.split()[2].lower()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with Client(address, 5223, context) as client:
         assert client.greeting()["unique"] == client.socket.get_channel_binding("tls-unique").hex()
