@@ -144,11 +144,14 @@ def _haproxy(folder: Path, workers: list[str]) -> subprocess.Popen[bytes]:
     """HAProxy in front of the workers as the role haproxy sets it up, on one thread."""
     certificate(folder)
     servers = "".join(
-        f" server w{n} unix@{a[5:]} send-proxy-v2 proxy-v2-options ssl,authority\n" for n, a in enumerate(workers)
+        f" server w{n} unix@{a[5:]} send-proxy-v2 proxy-v2-options ssl,authority,unique-id\n"
+        for n, a in enumerate(workers)
     )
     (folder / "haproxy.cfg").write_text(
-        "global\n maxconn 9000\n nbthread 1\n ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets\n"
+        "global\n maxconn 9000\n nbthread 1\n ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets\n tune.ssl.keylog on\n"
         "defaults\n mode tcp\n maxconn 9000\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n timeout tunnel 1h\n"
-        f"listen c2s\n bind 127.0.0.1:{PORTS['tls']} ssl crt {folder}/both.pem alpn xmpp-client\n balance leastconn\n{servers}"
+        f"listen c2s\n bind 127.0.0.1:{PORTS['tls']} ssl crt {folder}/both.pem alpn xmpp-client\n"
+        " tcp-request session set-var(sess.binding) ssl_fc_exporter_secret if { ssl_fc_protocol TLSv1.3 }\n"
+        f" unique-id-format %[var(sess.binding)]\n balance leastconn\n{servers}"
     )
     return subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stdout=subprocess.DEVNULL)
