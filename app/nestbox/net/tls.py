@@ -29,6 +29,8 @@ _STEP = 4096
 # Read into by every connection in turn: nothing is kept here between calls.
 _scratch = bytearray(16 * 1024)
 _view = memoryview(_scratch)
+# Connections have it after the handshake: a client that changes its keys (RFC 8446, section 4.6.3) would fill the log.
+_quiet = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 class TlsError(Exception):
@@ -84,8 +86,8 @@ class TlsContext:
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         context.num_tickets = 0  # the next connection may reach another worker, which could not use them
+        log_secrets(context)
         try:
-            log_secrets(context)
             context.load_cert_chain(self._certificate, self._key)
             pem = self._certificate.read_bytes()
         except ssl.SSLError as error:
@@ -134,6 +136,7 @@ class TlsCodec:
             return False
         finally:
             self._secret = logged_secret() or self._secret
+        self._object.context = _quiet
         self.established = True
         return True
 

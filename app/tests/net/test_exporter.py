@@ -1,11 +1,14 @@
 """The channel binding tls-exporter (RFC 9266): the secrets are OpenSSL's, what belongs to them a client in Go said."""
 
 import contextlib
+import os
+import socket
 import ssl
+import subprocess
 
 import pytest
 
-from nestbox.net.exporter import exporter
+from nestbox.net.exporter import _log, exporter
 from nestbox.net.tls import TlsCodec, TlsContext
 
 
@@ -60,3 +63,24 @@ def test_each_of_two_handshakes_that_go_on_at_once_has_its_own(certificate, tmp_
     bindings = [codec.binding() for _, codec in pairs]
     assert bindings == [peer.binding() for peer, _ in pairs]
     assert bindings[0] != bindings[1]
+
+
+def test_a_client_that_changes_its_keys_fills_no_log(certificate):
+    """RFC 8446, section 4.6.3: as often as it likes, and each time there would be new secrets."""
+    codec = TlsCodec(TlsContext(*certificate).context)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.getsockname()[1]}"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, **quiet) as client, server.accept()[0] as connection:
+            connection.settimeout(10)
+            while not codec.established:
+                connection.sendall(codec.feed(connection.recv(65536))[1])
+            for _ in range(3):
+                client.stdin.write(b"K\n")
+                client.stdin.flush()
+                data = connection.recv(65536)
+                plain, answer = codec.feed(data)
+                assert data and not plain
+                connection.sendall(answer)
+            assert os.fstat(_log()).st_size == 0
+            client.kill()
