@@ -87,7 +87,8 @@ class RespConnection(asyncio.Protocol):
         try:
             await self._connect()
         except (OSError, TimeoutError) as error:
-            raise BusError(f"the bus at {self._path} cannot be reached: {error or 'it does not answer'}") from error
+            why = str(error) or "it does not answer"
+            raise BusError(f"the bus at {self._path} cannot be reached: {why}") from error
         self._task = asyncio.get_running_loop().create_task(self._stay())
 
     async def stop(self) -> None:

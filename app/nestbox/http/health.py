@@ -40,7 +40,7 @@ class Health:
             except Exception as error:
                 if self._store_down_since is None:
                     self._store_down_since = loop.time()
-                    _log.error("the database does not answer: %s", error or type(error).__name__)
+                    _log.error("the database does not answer: %s", str(error) or type(error).__name__)
             else:
                 if self._store_down_since is not None:
                     _log.info("the database answers again")

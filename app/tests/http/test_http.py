@@ -59,6 +59,16 @@ async def test_a_database_that_stays_away_and_comes_back(site, monkeypatch, tmp_
     task.cancel()
 
 
+async def test_a_database_that_takes_too_long_is_named_so(site, monkeypatch, caplog):
+    monkeypatch.setattr(health_module, "PING_SECONDS", 0.01)
+    monkeypatch.setattr(site.server.store, "ping", asyncio.Event().wait)
+    task = asyncio.create_task(health_module.Health(site.server).watch_store())
+    while not caplog.messages:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    task.cancel()
+    assert caplog.messages == ["the database does not answer: TimeoutError"]
+
+
 async def test_host_meta(site):
     answer = await site.get("/.well-known/host-meta")
     assert answer.headers["access-control-allow-origin"] == "*"
