@@ -131,6 +131,9 @@ class Probe(msgspec.Struct, tag="probe", array_like=True):
 class Push(msgspec.Struct, tag="push", array_like=True):
     """A stanza without ``to`` for all sessions of ``bare`` that asked for this kind of news.
 
+    An iq is addressed to each session, a presence, which is news of a subscription, to the account (RFC 6121, sections
+    2.1.6 and 3.1.6).
+
     ``what`` is the attribute of `Session` that says so: ``interested`` or ``blocking_pushes``.
     """
 

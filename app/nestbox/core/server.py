@@ -262,7 +262,6 @@ class Server:
         for entry in self.registry.of(op.bare).values():
             session = self.registry.sessions.get(entry.jid)
             if session is not None and getattr(session, op.what):
-                # A roster push names the resource, news of a subscription the account (RFC 6121, 2.1.6 and 3.1.6).
                 session.send(readdress(op.data, op.bare if op.data.startswith(b"<presence") else session.full))
 
     async def _account_changed(self, username: str) -> None:

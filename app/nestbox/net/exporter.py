@@ -13,11 +13,11 @@ import ssl
 import struct
 from functools import cache
 
-__all__ = ["SECRET_SIZES", "exporter", "log_secrets", "logged_secret"]
+__all__ = ["HASHES", "exporter", "log_secrets", "logged_secret"]
 
 RFCS = ("RFC 9266",)
 
-SECRET_SIZES = {32: "sha256", 48: "sha384"}  # the hashes of the cipher suites of TLS 1.3, by the bytes they have
+HASHES = {32: "sha256", 48: "sha384"}  # the hashes of the cipher suites of TLS 1.3, by the bytes they have
 _LABEL = b"EXPORTER-Channel-Binding"
 _LINE = b"EXPORTER_SECRET "
 _MOST = 16 * 1024  # bytes; a handshake logs about one thousand
@@ -50,7 +50,7 @@ def exporter(secret: bytes) -> bytes:
 
     Raises KeyError for what has the size of no such secret.
     """
-    digest = SECRET_SIZES[len(secret)]
+    digest = HASHES[len(secret)]
     nothing = hashlib.new(digest).digest()
     derived = _expand(digest, secret, _LABEL, nothing, len(secret))
     return _expand(digest, derived, b"exporter", nothing, 32)

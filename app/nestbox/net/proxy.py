@@ -10,7 +10,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-from nestbox.net.exporter import SECRET_SIZES, exporter
+from nestbox.net.exporter import HASHES, exporter
 from nestbox.protocol.scram import EXPORTER, UNIQUE
 
 __all__ = ["MAX_V1", "MAX_V2", "ProxyError", "ProxyHeader", "parse"]
@@ -126,7 +126,7 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
 def _binding(version: str | None, data: bytes) -> tuple[str, bytes] | None:
     if version == "TLSv1.2" and data:
         return UNIQUE, data
-    if version == "TLSv1.3" and len(data) in SECRET_SIZES:
+    if version == "TLSv1.3" and len(data) in HASHES:
         return EXPORTER, exporter(data)
     return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 
 import pytest
 
@@ -288,6 +289,19 @@ def test_a_bus_with_a_password(run, valkey, tmp_path, caplog, monkeypatch, known
 def test_a_password_that_cannot_be_read_is_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"bus.password_file cannot be read: .*No such file"):
         BusConfig("unix:///bus.sock", str(tmp_path / "none")).address()
+
+
+def test_a_bus_that_takes_too_long_is_named_so(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("nestbox.bus.resp.CONNECT_SECONDS", 0)
+
+    async def scenario():
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(f"{tmp_path}/bus.sock")
+            silent.listen()
+            with pytest.raises(BusError, match=r"cannot be reached: it does not answer$"):
+                await RedisBus(f"unix://{tmp_path}/bus.sock", 1).start(print)
+
+    run(scenario())
 
 
 def test_no_bus_is_one_sentence(run, tmp_path):
