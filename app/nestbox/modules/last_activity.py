@@ -44,7 +44,9 @@ class _LastActivity:
         if self._server.registry.available(context.to.bare):
             return el(QUERY, {"seconds": "0"})
         user = await self._server.users.load(context.account)
-        last = await self._server.store.accounts.last(user.id) if user is not None else None
+        last = None
+        if user is not None:
+            last = self._seen.get(user.id) or await self._server.store.accounts.last(user.id)
         if last is None:
             raise StanzaError("item-not-found", "This account has never been online.")
         seconds, status = last
@@ -71,8 +73,11 @@ class _LastActivity:
         """One transaction after the other: thousands of sessions may end at once, when a link breaks."""
         try:
             while self._seen:
-                seen, self._seen = self._seen, {}
+                seen = dict(self._seen)
                 await self._server.store.accounts.touch_many(seen)
+                for user_id, last in seen.items():
+                    if self._seen[user_id] is last:
+                        del self._seen[user_id]
         finally:
             self._writing = False
 

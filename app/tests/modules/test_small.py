@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 
@@ -75,6 +76,24 @@ async def test_last_activity(world):
     await world.settle()
     last = (await alice.iq("get", LAST, to=bob.bare)).payload
     assert (last.get("seconds") in ("0", "1"), last.text) == (True, "Heading home")
+
+
+async def test_the_last_activity_is_known_before_it_is_written(world, monkeypatch):
+    alice, accounts, go_on = await world.client("alice"), world.servers[1].store.accounts, asyncio.Event()
+    write = accounts.touch_many
+
+    async def slowly(seen):
+        await go_on.wait()
+        await write(seen)
+
+    monkeypatch.setattr(accounts, "touch_many", slowly)
+    await alice.send("<presence type='unavailable'><status>Heading home</status></presence>")
+    assert (await alice.iq("get", LAST)).payload.text == "Heading home"
+    go_on.set()
+    await world.settle()
+    _, status = await accounts.last(alice.session.user.id)
+    assert status == "Heading home"
+    assert (await alice.iq("get", LAST)).payload.text == "Heading home"
 
 
 async def test_vcards(world):
