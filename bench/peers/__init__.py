@@ -94,10 +94,8 @@ def pss_kib(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time that a process has used, by its own clock: /proc counts in hundredths of a second."""
+    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) makes of a process
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
