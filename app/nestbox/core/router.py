@@ -58,7 +58,9 @@ class Router:
         self.urgent: Callable[[Stanza], bool] = lambda stanza: True
 
     def iq(self, where: str, kind: str, tag: str, handler: IqHandler) -> None:
-        """Say who answers iqs: ``where`` is 'account' or 'host', ``kind`` 'get' or 'set', ``tag`` the payload's.
+        """Say who answers iqs: ``kind`` is 'get' or 'set', ``tag`` the payload's.
+
+        ``where`` is 'account', 'host', or 'nobody' for the bare JID of an account that there is not.
 
         The handler returns the payload of the result (an Element, its canonical bytes, or None), or a coroutine of it,
         or raises StanzaError.
@@ -206,7 +208,8 @@ class Router:
             return context.work or 0
         context.targets = targets = self._targets(to, stanza.type)
         kind = stanza.type
-        if kind == "groupchat" and not targets:
+        # Other resources, or the one that comes next, get a chat alone (RFC 6121, section 8.5.3.2.1).
+        if not targets and (kind == "groupchat" or (to.resource and kind in (None, "normal"))):
             raise StanzaError("service-unavailable")
         hooks.message_archive.run(context)
         if not targets and not hooks.message_undelivered.run(context) and kind in _ONE_TO_ONE and not context.stored:
@@ -232,7 +235,7 @@ class Router:
             entry = entries.get(to.resource)
             if entry is not None:
                 return [entry]
-            if kind not in _ONE_TO_ONE:
+            if kind != "chat":
                 return []
         elif kind in ("groupchat", "error"):
             return []
@@ -296,13 +299,17 @@ class Router:
         payload = stanza.payload
         account = to.local or None
         own = account is not None and sender.bare == to.bare
-        handler = self._iq.get(("account" if account else "host", stanza.type, payload.tag))
+        where = "account" if account else "host"
         if account is not None and not own:
             user = await self._server.users.load(account)
-            if user is None or not user.enabled:
-                raise StanzaError("service-unavailable")
-            if self._server.hooks.inbound.run(user, sender, stanza):
-                return 0
+            try:
+                if user is None or not user.enabled:
+                    where = "nobody"
+                elif self._server.hooks.inbound.run(user, sender, stanza):
+                    return 0
+            except StanzaError:  # who is blocked does not learn that there is somebody
+                where = "nobody"
+        handler = self._iq.get((where, stanza.type, payload.tag))
         if handler is None:
             raise StanzaError("service-unavailable")
         context = IqContext(stanza, payload, sender, to, session, account, own)

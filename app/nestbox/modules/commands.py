@@ -123,6 +123,8 @@ class _Commands:
     # execution (sections 2.4 and 3)
 
     async def execute(self, context: IqContext) -> Element:
+        if context.account is not None and not context.own:
+            raise StanzaError("service-unavailable")
         request, sender = context.payload, context.sender
         language = request.get(_LANG) or context.stanza.element.get(_LANG)
         if language and not _LANGUAGE(language):
@@ -256,9 +258,10 @@ def _bad(name: str, text: str) -> StanzaError:
 
 
 def setup(server: Server) -> None:
-    """Answer for the commands of the host."""
+    """Answer for the commands of the host, also where a client asks its own account for them."""
     commands = _Commands(server)
-    server.router.iq("host", "set", COMMAND, commands.execute)
+    for where in ("host", "account"):
+        server.router.iq(where, "set", COMMAND, commands.execute)
     server.disco_nodes.append(commands.node)
     server.hooks.session_ended.add(commands.forget)
     server.host_features.update((ns.COMMANDS, ns.DATA_FORMS))

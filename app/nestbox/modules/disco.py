@@ -1,7 +1,7 @@
 """Service discovery (XEP-0030): what the server and an account can do, and which hosts there are.
 
-An account answers only its owner and those who may see its presence; to everybody else it looks like no account at all
-(section 8 and RFC 6121, section 8.5.1).
+An account answers only its owner and those who may see its presence; to everybody else it looks like no account at all,
+which has no items and no information (section 8 and RFC 6121, section 8.5.1).
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ ITEM = f"{{{ns.DISCO_ITEMS}}}item"
 
 async def check_sees(server: Server, context: IqContext) -> None:
     """Raise StanzaError (service-unavailable) unless the sender is the account's owner or may see its presence."""
+    if not await _sees(server, context):
+        raise StanzaError("service-unavailable")
+
+
+async def _sees(server: Server, context: IqContext) -> bool:
     if context.own:
-        return
+        return True
     user = await server.users.load(context.account)
     contacts = await server.users.contacts(user) if user is not None else {}
-    if contacts.get(context.sender.bare) not in ("from", "both"):
-        raise StanzaError("service-unavailable")
+    return contacts.get(context.sender.bare) in ("from", "both")
 
 
 def host_info(server: Server, node: str | None = None) -> Element:
@@ -72,7 +76,11 @@ class _Disco:
 
     async def of_account(self, context: IqContext) -> Element:
         if context.payload.get("node"):
-            return await self._of_account_node(context)
+            try:
+                return await self._of_account_node(context)
+            except StanzaError:
+                await check_sees(self._server, context)
+                raise
         await check_sees(self._server, context)
         known = self._server.account_identities
         identities = [el(IDENTITY, {"category": category, "type": kind}) for category, kind in known]
@@ -85,12 +93,25 @@ class _Disco:
         return el(ITEMS, None, *(el(ITEM, {"jid": host}) for host in sorted(self._server.router.hosts)))
 
     async def items_of_account(self, context: IqContext) -> Element:
-        if not context.payload.get("node"):
-            await check_sees(self._server, context)
-        return await self._of_account_node(context)
+        sees = await _sees(self._server, context)
+        if sees or context.payload.get("node"):
+            try:
+                return await self._of_account_node(context)
+            except StanzaError:
+                if sees:
+                    raise
+        return self.no_items(context)
+
+    def no_items(self, context: IqContext) -> Element:
+        """For those who are to know of no item, and of an account that there is not."""
+        node = context.payload.get("node")
+        return el(ITEMS, {"node": node} if node else {})
 
     async def _of_account_node(self, context: IqContext) -> Element:
         """Who may see an account's nodes is for them to say."""
+        node = context.payload.get("node")
+        if context.own and node == ns.COMMANDS:
+            return self._of_node(context, node)
         answer = self._server.account_disco
         if answer is None:
             raise StanzaError("item-not-found")
@@ -104,5 +125,6 @@ def setup(server: Server) -> None:
     server.router.iq("account", "get", INFO, disco.of_account)
     server.router.iq("host", "get", ITEMS, disco.hosts)
     server.router.iq("account", "get", ITEMS, disco.items_of_account)
+    server.router.iq("nobody", "get", ITEMS, disco.no_items)
     for features in (server.host_features, server.account_features):
         features.update((ns.DISCO_INFO, ns.DISCO_ITEMS))

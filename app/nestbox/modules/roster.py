@@ -136,6 +136,7 @@ def setup(server: Server) -> None:
     roster = _Roster(server)
     server.router.iq("account", "get", QUERY, roster.get)
     server.router.iq("account", "set", QUERY, roster.set)
-    server.account_features.add(ns.ROSTER)
+    for features in (server.host_features, server.account_features):
+        features.add(ns.ROSTER)
     server.stream_features.append(to_bytes(el(f"{{{ns.ROSTER_VERSIONING}}}ver")))
     server.stream_features.append(to_bytes(el(f"{{{ns.PRE_APPROVAL}}}sub")))

@@ -32,7 +32,7 @@ class _Vcards:
             return XML(data)
         if context.own:
             return el(VCARD)
-        raise StanzaError("item-not-found", "There is no vCard.")
+        raise StanzaError("service-unavailable")  # as where there is no account (XEP-0054, section 3.3)
 
     def of_host(self, context: IqContext) -> Element:
         """The server's own card: what people call it."""

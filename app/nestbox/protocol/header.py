@@ -61,8 +61,8 @@ def lang_of(header: StreamOpen) -> str | None:
 
 
 def write(options: StreamOptions, peer: JID | None, *, tcp: bool) -> bytes:
-    """Our stream header, to ``peer`` where known."""
-    to = f' to="{escape_attribute(str(peer))}"' if peer is not None else ""
+    """Our stream header, to the bare JID of ``peer`` where known (section 4.7.2)."""
+    to = f' to="{escape_attribute(peer.bare)}"' if peer is not None else ""
     attributes = f"from='{options.domain}' id='{secrets.token_hex(8)}' version='1.0' xml:lang='{options.lang}'{to}"
     if tcp:
         names = f"xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'"

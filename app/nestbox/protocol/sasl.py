@@ -17,7 +17,7 @@ from scramp import ScramException
 from scramp.utils import saslprep
 
 from nestbox.core.errors import SaslError
-from nestbox.core.jid import prepare_localpart
+from nestbox.core.jid import parse_jid, prepare_localpart
 from nestbox.protocol.features import StreamOptions, mechanisms
 from nestbox.protocol.scram import DIGESTS, ScramKeys, ScramServer, keys_of, protection
 
@@ -56,9 +56,17 @@ def named(authzid: str, name: str, options: StreamOptions) -> str:
         username = prepare_localpart(name) if len(name) < 1024 else name
     except ValueError:
         username = name  # no account has this name, and the exchange will find that out
-    if authzid and authzid not in (name, f"{name}@{options.domain}", f"{username}@{options.domain}"):
+    if authzid not in ("", name) and _prepared(authzid) != f"{username}@{options.domain}":
         raise SaslError("invalid-authzid", "you can only act for yourself")
     return username
+
+
+def _prepared(jid: str) -> str:
+    """An address as it is compared (XEP-0388, section 4.4); '' for what is none."""
+    try:
+        return str(parse_jid(jid)) if len(jid) < 1024 else ""
+    except ValueError:
+        return ""
 
 
 class Exchange:

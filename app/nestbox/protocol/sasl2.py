@@ -87,6 +87,12 @@ class Sasl2(Login):
         self._agent = (agent.get("id") or None) if agent is not None else None
         if self._agent is not None and len(self._agent) > _AGENT_MAX:
             raise SaslError("malformed-request", "that id is too long")
+        wanted = item.find(_REQUEST_TOKEN)
+        if wanted is not None:  # XEP-0484, sections 3.2 and 4.1
+            if self._agent is None:
+                raise SaslError("malformed-request", "a token is asked for with the client's id")
+            if wanted.get("mechanism") not in features.token_mechanisms(stream.bindings):
+                raise SaslError("invalid-mechanism", "there are no such tokens")
         known = features.upgrades(stream.options)
         tasks = [element.text or "" for element in item.iterfind(_UPGRADE)]
         if not all(task in known for task in tasks):
@@ -119,6 +125,9 @@ class Sasl2(Login):
             raise SaslError("malformed-request", "a token needs <fast/>, the client's id and an initial response")
         name, self._proof = fast.parse(_data(initial.text))
         self._name = named("", name, self.stream.options)
+        stated = self.stream.peer
+        if stated is not None and stated.bare != f"{self._name}@{self.stream.options.domain}":  # section 4.1
+            raise SaslError("not-authorized", "the stream was opened by somebody else")
         self.stream.wait("tokens")
         return TokenLookup(self._name, self._agent)
 
@@ -183,9 +192,7 @@ class Sasl2(Login):
             event.count = _count(asked)
             event.invalidate = asked.get("invalidate") in _TRUE
         asked = request.find(_REQUEST_TOKEN)
-        if asked is not None and self._agent is not None:
-            mechanism = asked.get("mechanism")
-            event.new_token = mechanism if mechanism in features.token_mechanisms(stream.bindings) else None
+        event.new_token = asked.get("mechanism") if asked is not None else None
         resume = request.find(_RESUME)
         if resume is not None and stream.options.sm_available:
             h = sm.unsigned(resume.get("h"))

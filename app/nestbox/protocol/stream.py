@@ -57,6 +57,7 @@ RFCS = ("RFC 6120",)
 TRIED = 0.25  # of an attempt: a client may go through every -PLUS that is offered, but not for ever
 _STREAM_ERROR = f"{{{ns.STREAMS}}}error"
 _STARTTLS = f"{{{ns.TLS}}}starttls"
+_NOTHING_ELSE = "first the login has to end"  # XEP-0388, section 2.4: not even white space
 _LOGINS: dict[str, type[Login]] = {ns.SASL: Sasl1, ns.SASL2: Sasl2}
 
 
@@ -131,6 +132,8 @@ class Stream:
             if self._error is not None and not self._closed:
                 raise self._error
             while not self._waiting and not self._closed:
+                if self._login is not None and self._tcp and type(self._login) is Sasl2 and self._reader.spaced:
+                    raise StreamError("policy-violation", _NOTHING_ELSE)
                 item = self._reader.next()
                 if item is None:
                     return None
@@ -212,7 +215,7 @@ class Stream:
             raise StreamError("bad-format", "a stream begins with <open/>")
         uri = ns.CLIENT if isinstance(item, Stanza) else namespace(item.tag)
         if uri != ns.SASL2 and type(self._login) is Sasl2:
-            raise StreamError("policy-violation", "first the login has to end")  # XEP-0388, section 2.4
+            raise StreamError("policy-violation", _NOTHING_ELSE)
         if isinstance(item, Stanza):
             return self._bind(item) if self.username is not None else self._visitor(item)
         if uri == ns.SM:

@@ -66,6 +66,11 @@ class StreamReader:
         """Whether nothing but whitespace waits behind the last event."""
         return not self._buffer.strip(b" \t\r\n")
 
+    @property
+    def spaced(self) -> bool:
+        """Whether white space comes next, between two elements."""
+        return self._parser is None and self._buffer[:1].isspace()
+
     def feed(self, data: bytes) -> None:
         """Take bytes in. Raises StreamError(policy-violation) when too many wait."""
         if self._dead:

@@ -59,9 +59,9 @@ def word(text):
     return f"<x xmlns='jabber:x:data' type='submit'><field var='word'><value>{text}</value></field></x>"
 
 
-async def run(client, node, payload="", **attributes):
+async def run(client, node, payload="", to=DOMAIN, **attributes):
     """The command element of the answer, or (condition, specific condition)."""
-    answer = await client.iq("set", command(node, payload, **attributes), to=DOMAIN)
+    answer = await client.iq("set", command(node, payload, **attributes), to=to)
     if answer.type == "error":
         error = answer.find("{jabber:client}error")
         specific = [child.tag.removeprefix(NS) for child in error if child.tag.startswith(NS)]
@@ -105,6 +105,15 @@ async def test_a_command_for_others_is_forbidden(world):
     assert await run(bob, "hers") == ("forbidden",)
     query = "<query xmlns='http://jabber.org/protocol/disco#info' node='hers'/>"
     assert condition(await bob.iq("get", query, to=DOMAIN)) == "forbidden"
+
+
+async def test_one_may_ask_ones_own_account(world, alice):
+    query = "<query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'/>"
+    found = (await alice.iq("get", query, to=alice.bare)).find(ITEMS + "query")
+    assert {"talk", "once", "hers"} <= {item.get("node") for item in found}
+    assert (await run(alice, "once", to=alice.bare)).get("status") == "completed"
+    bob = await world.client("bob", worker=2)
+    assert await run(bob, "once", to=alice.bare) == ("service-unavailable",)
 
 
 async def test_a_command_of_one_step(alice):

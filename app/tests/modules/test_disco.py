@@ -63,10 +63,16 @@ async def test_an_account_answers_its_owner_and_its_contacts(world):
         info = (await client.iq("get", query("info"), to=alice.bare)).find(INFO + "query")
         assert info[0].attrib == {"category": "account", "type": "registered"}
         assert (await client.iq("get", query("items"), to=alice.bare)).type == "result"
-    for kind in ("info", "items"):
-        refused = await mallory.iq("get", query(kind), to=alice.bare)
-        nobody = await mallory.iq("get", query(kind), to=f"nobody@{DOMAIN}")
-        assert condition(refused) == condition(nobody) == "service-unavailable"
+    publish = "<publish node='hidden'><item id='1'><x xmlns='x:1'/></item></publish>"  # for contacts alone
+    published = await alice.iq("set", f"<pubsub xmlns='http://jabber.org/protocol/pubsub'>{publish}</pubsub>")
+    assert published.type == "result"
+    for address in (alice.bare, f"nobody@{DOMAIN}"):
+        for node in ("", "hidden", "what"):
+            assert condition(await mallory.iq("get", query("info", node), to=address)) == "service-unavailable"
+            nothing = (await mallory.iq("get", query("items", node), to=address)).find(ITEMS + "query")
+            assert len(nothing) == 0 and nothing.get("node", "") == node
+    assert len((await bob.iq("get", query("items", "hidden"), to=alice.bare)).find(ITEMS + "query")) == 1
+    assert condition(await bob.iq("get", query("items", "what"), to=alice.bare)) == "item-not-found"
 
 
 async def test_the_hash_is_that_of_the_answer(world):

@@ -49,8 +49,10 @@ async def test_time_is_utc(world):
 async def test_the_old_session_is_granted(world):
     alice = await world.client("alice", presence=None)
     session = "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>"
-    for address in (None, DOMAIN):
+    for address in (None, DOMAIN, alice.bare):
         assert (await alice.iq("set", session, to=address)).type == "result"
+    await world.user("bob")
+    assert condition(await alice.iq("set", session, to=f"bob@{DOMAIN}")) == "service-unavailable"
 
 
 async def test_last_activity(world):
@@ -100,7 +102,9 @@ async def test_vcards(world):
     alice = await world.client("alice")
     bob = await world.client("bob", worker=2)
     assert len((await alice.iq("get", VCARD)).payload) == 0
-    assert condition(await bob.iq("get", VCARD, to=alice.bare)) == "item-not-found"
+    for nobody_knows in (alice.bare, f"nobody@{DOMAIN}"):
+        refused = await bob.iq("get", VCARD, to=nobody_knows)
+        assert condition(refused) == "service-unavailable" and len(refused.find("{jabber:client}error")) == 1
     card = "<vCard xmlns='vcard-temp'><FN>Alice &lt;A&gt;</FN><N><GIVEN>Alice</GIVEN></N></vCard>"
     assert (await alice.iq("set", card)).type == "result"
     for client in (alice, bob):

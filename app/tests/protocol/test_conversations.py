@@ -268,7 +268,7 @@ CONVERSATIONS = {
     ],
     "from is answered": [
         (
-            HEADER.replace("to=", "from='Romeo@nestbox.test' to="),
+            HEADER.replace("to=", "from='Romeo@nestbox.test/balcony' to="),
             FEATURES.replace("{GREETING}", NAMES["GREETING"].replace("'en'>", "'en' to=\"romeo@nestbox.test\">")),
         )
     ],

@@ -6,7 +6,7 @@ import hmac
 
 import pytest
 
-from tests.protocol.driver import AGENT, NONE, SASL, TOKENS
+from tests.protocol.driver import AGENT, HEADER, NONE, SASL, TOKENS
 from tests.protocol.login import BIND, USER_AGENT, authenticate, b64, condition, opened, plain, scram, with_token
 
 
@@ -70,6 +70,12 @@ def test_tokens_are_of_one_client() -> None:
     assert condition(with_token(opened(), b"a token", "<user-agent id='another'/>")) == "not-authorized"
 
 
+def test_a_token_is_that_of_who_opened_the_stream() -> None:
+    for name, begins in (("juliet", "<failure"), ("romeo", "<success")):
+        header = HEADER.replace("to=", f"from='{name}@nestbox.test' to=")
+        assert with_token(opened(header=header), b"a token").startswith(begins)
+
+
 def test_tokens_are_not_for_the_older_profile() -> None:
     proof = b64(b"romeo\0" + hmac.digest(b"a token", b"Initiator", "sha256"))
     answer = opened().feed(f"<auth xmlns='{SASL}' mechanism='HT-SHA-256-NONE'>{proof}</auth>")
@@ -81,8 +87,8 @@ def test_a_token_is_asked_for() -> None:
     answer = scram(opened(), request + USER_AGENT)
     token = "<token xmlns='urn:xmpp:fast:0' token='new-HT-SHA-256-ENDP' expiry='2026-12-24T00:00:00Z'/></success>"
     assert token in answer
-    assert "<token" not in scram(opened(), request)  # of no client
-    assert "<token" not in scram(opened(), request.replace("ENDP", "EXPR") + USER_AGENT)  # not offered
+    assert condition(plain(opened(), request)) == "malformed-request"  # of no client
+    assert condition(plain(opened(), request.replace("ENDP", "EXPR") + USER_AGENT)) == "invalid-mechanism"
     assert "<token" not in scram(opened(), USER_AGENT)  # not asked for
 
 

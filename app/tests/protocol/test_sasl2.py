@@ -180,6 +180,7 @@ def test_three_failures_are_the_end() -> None:
         "<presence/>",
         "<iq type='get' id='1'><query xmlns='jabber:iq:register'/></iq>",
         "<r xmlns='urn:xmpp:sm:3'/>",
+        " ",
     ],
 )
 def test_anything_else_during_a_login_ends_the_stream(other: str) -> None:
@@ -188,6 +189,14 @@ def test_anything_else_during_a_login_ends_the_stream(other: str) -> None:
     assert "<stream:error>" in driver.feed(other)
     assert isinstance(driver.events[-1], Closed)
     assert driver.stream.username is None
+
+
+def test_white_space_around_a_login_is_harmless() -> None:
+    driver = opened()
+    driver.feed("\n")
+    assert plain(driver, BIND).startswith("<success")
+    driver.feed("\n \n")
+    assert not isinstance(driver.events[-1], Closed)
 
 
 @pytest.mark.parametrize("profile", [SASL, SASL2])
@@ -203,7 +212,9 @@ def test_the_stream_header_and_the_authzid_name_the_same() -> None:
     assert condition(plain(opened(header=header), authzid="romeo")) == "invalid-authzid"
     assert plain(opened(header=header)).startswith("<success")  # nothing was said about whom to act for
     header = HEADER.replace("to=", "from='romeo@nestbox.test' to=")
-    assert plain(opened(header=header), authzid=f"romeo@{DOMAIN}").startswith("<success")
+    for authzid in (f"romeo@{DOMAIN}", f"Romeo@{DOMAIN.upper()}"):  # section 4.4
+        assert plain(opened(header=header), authzid=authzid).startswith("<success")
+    assert condition(plain(opened(header=header), authzid=f"romeo@{DOMAIN}/x")) == "invalid-authzid"
 
 
 # downgrades (XEP-0474)

@@ -38,6 +38,8 @@ def read_list(room: Room, sender: JID, query: Element) -> Element:
     my_role = seat.occupant.role if seat is not None else "none"
     answer = el(QUERY)
     if affiliation in AFFILIATIONS and role is None:
+        if affiliation in ("owner", "admin") and room.config.anonymous and mine < rank("owner"):
+            raise StanzaError("forbidden", "Only owners see this list.")  # sections 10.5 and 10.8
         if mine < rank("admin"):
             _check_may_read(room, affiliation, mine, my_role)
         for each in room.affiliates.values():

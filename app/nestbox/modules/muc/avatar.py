@@ -43,7 +43,7 @@ async def get_vcard(room: Room, sender: JID) -> Element:
 
 
 async def set_vcard(room: Room, sender: JID, card: Element) -> None:
-    """Replace the vCard; an empty one removes it. Raises StanzaError."""
+    """Replace the vCard; an empty one has no picture. Raises StanzaError."""
     room.require(sender, "owner")
     data = to_bytes(card)
     if len(data) > CARD_BYTES:
@@ -57,8 +57,7 @@ async def set_vcard(room: Room, sender: JID, card: Element) -> None:
         raise StanzaError("bad-request", "A picture is in base64.") from None
     hashes = [hashlib.sha1(picture).hexdigest() for picture in pictures[:MAX_PICTURES] if picture]
     config = msgspec.structs.replace(room.config, avatar=hashes)
-    kept = data if len(card) else None
-    await room.server.store.rooms.set_vcard(room.id, msgspec.json.encode(config), kept)
+    await room.server.store.rooms.set_vcard(room.id, msgspec.json.encode(config), data)
     room.config = config
     room.tell_all((104,))
     room.send(room.seats.values(), avatar_presence(room))

@@ -43,7 +43,7 @@ async def set_form(room: Room, sender: JID, query: Element) -> None:
         raise StanzaError("bad-request", "There is no form.")
     elif form.get("type") == "cancel":
         if room.config.locked:  # section 10.1.3: a room that was never set up goes
-            await _end(room, "")
+            await _end(room, "<destroy/>")
     else:
         # An empty form takes the room as it is: an instant room (section 10.1.2).
         await _configure(room, sender, dataforms.submitted(form, ROOM_CONFIG) if len(form) else {})

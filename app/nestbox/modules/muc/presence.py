@@ -240,6 +240,8 @@ def leave(room: Room, seat: Seat, codes: Iterable[int] = (), *, inner: bytes = b
     if occupant.seats:
         room.show_gone(occupant, [seat], codes, inner=inner, to_others=False)
         room.show(occupant)
+    elif room.config.locked:  # a room that is not set up goes with whoever wanted it (section 10.1.3)
+        room.show_gone(occupant, [seat], codes, inner=inner, extra="<destroy/>", affiliation="none")
     else:
         room.show_gone(occupant, [seat], codes, inner=inner)
     if not room.seats:

@@ -1,7 +1,7 @@
 """Who may change whose affiliation and role, and which role comes with an affiliation (XEP-0045, section 5).
 
-Pure functions of names; each check raises StanzaError: forbidden for what the asker may never do, not-allowed where the
-other one stands too high, conflict for a room without an owner.
+Pure functions of names; each check raises StanzaError: forbidden for what the asker may never do, not-allowed for a ban
+or a role where the other one stands too high, conflict for a room without an owner.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def check_affiliation(actor: str, before: str, after: str, *, himself: bool, las
     if himself and after == "outcast":
         raise StanzaError("conflict", "You cannot ban yourself.")
     if actor != "owner":
-        if _RANK[before] >= _ADMIN:
-            raise StanzaError("not-allowed", "Only owners change the affiliation of admins and owners.")
+        if _RANK[before] >= _ADMIN:  # a ban of somebody higher has a condition of its own (section 9.1)
+            condition = "not-allowed" if after == "outcast" else "forbidden"
+            raise StanzaError(condition, "Only owners change the affiliation of admins and owners.")
         if _RANK[after] >= _ADMIN:
             raise StanzaError("forbidden", "Only owners make admins and owners.")
     if before == "owner" != after and last_owner:
@@ -63,11 +64,11 @@ def check_role(actor: tuple[str, str], other: tuple[str, str], after: str) -> No
     is_admin = _RANK[actor_affiliation] >= _ADMIN
     if actor_role != "moderator" and not is_admin:
         raise StanzaError("forbidden", "Only moderators change roles.")
-    if _RANK[affiliation] > _RANK[actor_affiliation]:
-        raise StanzaError("not-allowed", "That occupant's affiliation is higher than yours.")
-    if after == "moderator":
+    if after == "moderator":  # takes nothing from anybody, so an admin may also ask it for an owner
         if not is_admin:
             raise StanzaError("forbidden", "Only admins and owners make moderators.")
+    elif _RANK[affiliation] > _RANK[actor_affiliation]:
+        raise StanzaError("not-allowed", "That occupant's affiliation is higher than yours.")
     elif after == "none":
         if role == "moderator" and not is_admin:
             raise StanzaError("not-allowed", "Moderators do not kick each other.")

@@ -24,7 +24,7 @@ _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 
 class NodeConfig(msgspec.Struct, omit_defaults=True):
-    """The fields by their names without ``pubsub#``; ``max_items`` is a number or ``max``."""
+    """The fields by their names without ``pubsub#``; ``max_items`` is a number or ``max``; there are only leaves."""
 
     access_model: str = "open"
     publish_model: str = "publishers"
@@ -42,6 +42,7 @@ class NodeConfig(msgspec.Struct, omit_defaults=True):
     notification_type: str = "headline"
     itemreply: str = "owner"
     roster_groups_allowed: list[str] = []
+    node_type: str = "leaf"
 
     def keep(self, limit: int) -> int:
         """How many items stay, where at most ``limit`` do."""
@@ -67,6 +68,7 @@ class _Option(NamedTuple):
 
 
 _OPTIONS = {
+    "node_type": _Option("list-single", "Kind of node", ("leaf",)),
     "title": _Option("text-single", "Name of the node"),
     "description": _Option("text-single", "Description of the node"),
     "type": _Option("text-single", "Namespace of the payloads"),
@@ -108,11 +110,20 @@ def config_form(config: NodeConfig) -> Element:
     return form(CONFIG_FORM, fields)
 
 
-def metadata_form(config: NodeConfig, more: Mapping[str, str]) -> Element:
-    """What everybody may know who may see a node (XEP-0060, section 5.4); ``more`` are fields by name."""
+def metadata_form(config: NodeConfig, created: str, creator: str, owners: Sequence[str], subscribers: int) -> Element:
+    """What everybody may know who may see a node (XEP-0060, sections 5.4 and 16.4.3)."""
     names = ("title", "description", "type", "access_model", "publish_model", "max_items")
-    known = {name: str(getattr(config, name)) for name in names} | dict(more)
-    fields = [Field("text-single", f"pubsub#{name}", values=(value,)) for name, value in known.items() if value]
+    fields = [
+        Field("list-single" if _OPTIONS[name].choices else "text-single", f"pubsub#{name}", values=[value])
+        for name in names
+        if (value := getattr(config, name))
+    ]
+    fields += [
+        Field("text-single", "pubsub#creation_date", values=[created]),
+        Field("jid-single", "pubsub#creator", values=[creator]),
+        Field("jid-multi", "pubsub#owner", values=owners),
+        Field("text-single", "pubsub#num_subscribers", values=[str(subscribers)]),
+    ]
     return form(METADATA_FORM, fields, kind="result")
 
 
@@ -177,6 +188,8 @@ def _choice(name: str, option: _Option, value: str) -> str:
         return value
     if name == "access_model":
         raise refuse("not-acceptable", "unsupported-access-model", f"There is no access model {value}.")
+    if value == "collection":  # XEP-0248, section 7.1.3.1
+        raise refuse("feature-not-implemented", "unsupported", "There are no collections.", feature="collections")
     raise StanzaError("not-acceptable", f"pubsub#{name} is one of {', '.join(option.choices)}.")
 
 

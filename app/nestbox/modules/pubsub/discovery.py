@@ -110,19 +110,17 @@ class Discovery:
         access = await self._visible(service, name, sender)
         node = access.node
         created = datetime.fromtimestamp(node.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        owner = f"{node.owner}@{self._server.config.domain}"
-        subscribers = await self._store.pubsub_people.subscriptions(node.id)
-        more = {
-            "creation_date": created,
-            "creator": owner,
-            "owner": owner,
-            "num_subscribers": str(sum(each.state == "subscribed" for each in subscribers)),
-        }
+        creator = f"{node.owner}@{self._server.config.domain}"
+        people = self._store.pubsub_people
+        known = await people.affiliations(node.id) if service.user is None else {creator: "owner"}
+        owners = [jid for jid, affiliation in known.items() if affiliation == "owner"]
+        subscribers = sum(each.state == "subscribed" for each in await people.subscriptions(node.id))
+        metadata = metadata_form(access.config, created, creator, owners, subscribers)
         identity = el(IDENTITY, {"category": "pubsub", "type": "leaf"})
         if access.config.title:
             identity.set("name", access.config.title)
-        known = [el(FEATURE, {"var": feature}) for feature in (ns.PUBSUB, ns.DISCO_INFO, ns.DISCO_ITEMS)]
-        return el(INFO, {"node": name}, identity, *known, metadata_form(access.config, more))
+        offered = [el(FEATURE, {"var": feature}) for feature in (ns.PUBSUB, ns.DISCO_INFO, ns.DISCO_ITEMS)]
+        return el(INFO, {"node": name}, identity, *offered, metadata)
 
     async def _items_of(self, service: Service, name: str, sender: JID) -> Element:
         """The ids of a node's items (section 5.5)."""

@@ -15,13 +15,15 @@ from xml.etree.ElementTree import XML
 
 import msgspec
 
-from nestbox.core.ids import ms_to_id
+from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.registry import Part
+from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.pubsub.access import SEES, Access, Seen, groups_of, refusal
 from nestbox.modules.pubsub.config import NodeConfig
 from nestbox.modules.pubsub.names import of_event
 from nestbox.store.pubsub_items import Item, Last
+from nestbox.wire import ns
 from nestbox.wire.element import Element, el
 from nestbox.wire.stanza import MESSAGE, Stanza, parse_stanza, readdress
 
@@ -35,6 +37,7 @@ __all__ = ["PART", "Audience", "Notifier", "item_event"]
 # The bare JIDs of those who get it if their clients ask for the node, and addresses that have subscribed to it.
 Audience = tuple[list[str], list[str]]
 
+DELAY = f"{{{ns.DELAY}}}delay"
 PART = "pubsub"
 MOVE_MS = 10_000  # clocks of workers on different hosts differ by less, and a publication is told sooner
 _SEEN_BY_US = ("to", "both")
@@ -200,7 +203,7 @@ class Notifier:
             if session.ended or session.entry.priority is None:
                 return
             if item is not None:
-                message = _message(last.home, config, item_event(last.node, config, item))
+                message = _message(last.home, config, item_event(last.node, config, item), item)
                 session.send(message.encode(session.full), False)
 
     async def _whole(self, last: Last) -> Item | None:
@@ -216,7 +219,7 @@ class Notifier:
         page = await self._store.pubsub_items.page(access.node.id, limit=1, max_bytes=0, backward=True)
         for item in page.items if page is not None else ():
             what = item_event(access.node.name, config, item)
-            message = _message(access.service.home, config, what)
+            message = _message(access.service.home, config, what, item)
             self.send(message, [str(to)])
 
     def send(self, message: Stanza, addresses: Iterable[str]) -> None:
@@ -233,6 +236,8 @@ def _may_have(last: Last, config: NodeConfig, jid: JID) -> bool:
     return seen.subscription in SEES and refusal(config, last.affiliation, False, seen) is None
 
 
-def _message(home: str, config: NodeConfig, what: Element) -> Stanza:
+def _message(home: str, config: NodeConfig, what: Element, old: Item | None = None) -> Stanza:
+    """A notification; that of an ``old`` item says since when there is that."""
     attributes = {"type": config.notification_type, "id": secrets.token_urlsafe(8), "from": home}
-    return Stanza(el(MESSAGE, attributes, el(of_event("event"), None, what)))
+    delay = [el(DELAY, {"stamp": timestamp(id_to_ms(old.seq))})] if old is not None else []
+    return Stanza(el(MESSAGE, attributes, el(of_event("event"), None, what), *delay))

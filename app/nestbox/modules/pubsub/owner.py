@@ -137,6 +137,8 @@ class Owner:
         changes: dict[str, tuple[str, int | None]] = {}
         for each in _entries(element, "affiliation", _AFFILIATIONS):
             jid = subject(each)
+            if jid.bare in changes:
+                raise StanzaError("bad-request", f"{jid.bare} is named twice.")
             if service.user is not None and service.user.jid == jid.bare:
                 raise StanzaError("not-acceptable", "An account always owns its nodes.")
             changes[jid.bare] = (each.get("affiliation", ""), await self._gate.account_id(jid))

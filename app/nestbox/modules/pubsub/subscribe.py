@@ -119,7 +119,6 @@ class Subscriber:
         fields = [
             Field("text-single", "pubsub#node", "Node", [subscription.node]),
             Field("jid-single", "pubsub#subscriber_jid", "Subscriber", [subscription.jid]),
-            Field("hidden", "pubsub#subid", "", [subscription.subid]),
             Field("boolean", "pubsub#allow", "Allow this address to subscribe?", ["0"]),
         ]
         request = form(AUTHORIZATION, fields, title="Somebody asks to subscribe")

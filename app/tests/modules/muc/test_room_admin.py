@@ -144,6 +144,11 @@ async def test_lists_of_affiliations_show_addresses_only_to_those_who_see_them_a
     eve = await world.client("eve", worker=2)
     for kind in ("owner", "admin", "member", "outcast"):
         assert condition(await read_list(ben, f"affiliation='{kind}'")) == "forbidden"
+    await set_item(anna, f"affiliation='admin' jid='{ben.bare}'")
+    for kind in ("owner", "admin"):  # sections 10.5 and 10.8
+        assert condition(await read_list(ben, f"affiliation='{kind}'")) == "forbidden"
+    assert await read_list(ben, "affiliation='outcast'") == []
+    await set_item(anna, f"affiliation='none' jid='{ben.bare}'")
     await configure(anna, whois="anyone")
     assert [each["jid"] for each in await read_list(ben, "affiliation='owner'")] == [anna.bare]
     assert condition(await read_list(ben, "affiliation='outcast'")) == "forbidden"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import DOMAIN, condition, show
-from rooms import HOST, MUC, OWNER, ROOM, codes, configure, enter, hears, item, join, make, say, set_item
+from rooms import HOST, MUC, OWNER, ROOM, USER, X, codes, configure, enter, hears, item, join, make, say, set_item
 
 
 async def test_the_first_makes_the_room_and_the_second_sees_him(world):
@@ -36,12 +36,18 @@ async def test_a_locked_room_is_none_for_others(world):
     await join(ben, "Ben")
 
 
-async def test_a_room_whose_set_up_is_cancelled_is_gone(world):
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_a_room_that_its_maker_does_not_set_up_is_gone(world, cancels):
     anna = await world.client("anna")
     await join(anna, "Anna")
-    cancel = f"<query xmlns='{OWNER}'><x xmlns='jabber:x:data' type='cancel'/></query>"
-    assert (await anna.iq("set", cancel, ROOM)).type == "result"
-    await anna.expect("presence", from_=f"{ROOM}/Anna", type="unavailable")
+    if cancels:
+        cancel = f"<query xmlns='{OWNER}'><x xmlns='jabber:x:data' type='cancel'/></query>"
+        assert (await anna.iq("set", cancel, ROOM)).type == "result"
+    else:
+        await anna.send(f"<presence to='{ROOM}/Anna' type='unavailable'/>")
+    gone = await anna.expect("presence", from_=f"{ROOM}/Anna", type="unavailable")
+    assert gone.element.find(f"{X}/{{{USER}}}destroy") is not None and item(gone)["affiliation"] == "none"
+    await world.settle()
     info = await anna.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", ROOM)
     assert condition(info) == "item-not-found"
 

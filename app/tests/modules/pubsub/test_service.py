@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from harness import DOMAIN, condition
 from pep import (
@@ -100,6 +102,7 @@ async def test_the_form_of_a_node(world):
     assert answer[0].get("node") == NODE and answer[0][0].get("type") == "form"
     found = fields(answer)
     assert found.pop("FORM_TYPE") == ["http://jabber.org/protocol/pubsub#node_config"]
+    assert found.pop("pubsub#node_type") == ["leaf"]
     assert found == {f"pubsub#{name}": value if isinstance(value, list) else [value] for name, value in wanted.items()}
     cancel = f"<configure node='{NODE}'><x xmlns='jabber:x:data' type='cancel'/></configure>"
     assert (await ask(alice, "set", cancel, owner=True)).type == "result"
@@ -282,9 +285,40 @@ async def test_a_new_subscriber_gets_the_last_item(world):
     for number in range(2):
         await publish(alice, NODE, str(number), to=SERVICE)
     await subscribe(bob, NODE, SERVICE)
-    assert (await event(bob, NODE))[0].get("id") == "1"
+    last = await bob.expect("message", tag=EVENT + "event")
+    assert [item.get("id") for item in last.element.iter(EVENT + "item")] == ["1"]
+    published = datetime.fromisoformat(last.find("{urn:xmpp:delay}delay").get("stamp"))
+    assert abs((datetime.now(UTC) - published).total_seconds()) < 60
     await subscribe(bob, NODE, SERVICE)  # again is no news
     await no_event(bob)
+
+
+async def test_there_are_no_collections(world):
+    alice = await world.client("alice")
+    await create(alice, NODE, node_type="leaf")
+    for to in (None, SERVICE):
+        refused = await create(alice, "many", to, node_type="collection")
+        assert (condition(refused), specific(refused)) == ("feature-not-implemented", "unsupported")
+        assert condition(await items(alice, "many", to)) == "item-not-found"
+
+
+async def test_a_node_names_those_who_own_it_now(world):
+    alice, bob = await world.client("alice"), await world.client("bob", worker=2)
+    await create(alice, NODE, SERVICE)
+    assert (await affiliate(alice, NODE, SERVICE, bob="owner", cleo="owner")).type == "result"
+    assert (await affiliate(bob, NODE, SERVICE, alice="none")).type == "result"
+    known = fields((await bob.iq("get", f"<query xmlns='{INFO_QUERY}' node='{NODE}'/>", SERVICE)).payload)
+    assert known["pubsub#owner"] == [f"bob@{DOMAIN}", f"cleo@{DOMAIN}"] and known["pubsub#creator"] == [alice.bare]
+
+
+async def test_nobody_is_given_two_affiliations_at_once(world):
+    alice = await world.client("alice")
+    await create(alice, NODE)
+    twice = "".join(f"<affiliation jid='bob@{DOMAIN}' affiliation='{what}'/>" for what in ("member", "outcast"))
+    refused = await ask(alice, "set", f"<affiliations node='{NODE}'>{twice}</affiliations>", owner=True)
+    assert condition(refused) == "bad-request"
+    known = await ask(alice, "get", f"<affiliations node='{NODE}'/>", owner=True)
+    assert [each.get("jid") for each in known.payload[0]] == [alice.bare]
 
 
 async def test_a_stranger_subscribes_to_an_open_node_of_an_account(world):
