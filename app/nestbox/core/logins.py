@@ -18,6 +18,7 @@ from nestbox.protocol.bind import client_of
 from nestbox.protocol.events import Establish, Established
 from nestbox.protocol.fast import Token, agent_key, make_token
 from nestbox.protocol.sasl import Credentials
+from nestbox.protocol.sm import HandledCountTooHigh
 from nestbox.store.tokens import TokenRow
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ class Logins:
         if mechanism is not None and event.agent is not None:
             outcome.token = await self._new_token(user, agent_key(event.agent), mechanism)
         if event.resume is not None:
-            session = await self._server.resume(link, event.username, *event.resume)
+            try:
+                session = await self._server.resume(link, event.username, *event.resume)
+            except HandledCountTooHigh:  # one is bound instead (XEP-0386, section 3.2)
+                session = None
             if session is not None:
                 outcome.jid = session.jid
                 outcome.resumed = session.durable(self._store.committer.committed)

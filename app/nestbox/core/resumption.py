@@ -22,7 +22,7 @@ from nestbox.core.errors import StreamError
 from nestbox.core.following import Following
 from nestbox.core.journal import Journal
 from nestbox.core.session import GIVEN_MAX, Link, Session, Snapshot
-from nestbox.protocol.sm import AckQueue
+from nestbox.protocol.sm import AckQueue, HandledCountTooHigh
 from nestbox.store.errors import StoreError
 from nestbox.wire.stanza import parse_stanza
 
@@ -131,7 +131,11 @@ class Resumption:
         await self.keep(session)
         if session.ended or self._sessions.get(sm_id) is not session:
             return None  # somebody else was quicker, or it came to its end
-        session.sm.ack(h)
+        try:
+            session.sm.ack(h)
+        except HandledCountTooHigh:  # the client would never get further than this
+            server.spawn(server.end_session(session))
+            raise
         session.release()  # into the queue, to be sent with the rest
         session.held = None  # the client state begins anew (XEP-0352, section 5.2)
         session.link = link

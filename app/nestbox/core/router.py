@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nestbox.bus import BusError
+from nestbox.core.delay import add_delay
 from nestbox.core.deliveries import Deliveries
 from nestbox.core.errors import StanzaError, StreamError
 from nestbox.core.hooks import IqContext, IqHandler, MessageContext
@@ -158,7 +159,8 @@ class Router:
             return
         data = stanza.encode()
         for entry in self._server.registry.available(to.bare):
-            self._server.registry.deliver(entry, data, self.urgent(stanza))
+            if stanza.kind != "message" or entry.priority >= 0:  # RFC 6121, section 8.5.2.1.1
+                self._server.registry.deliver(entry, data, self.urgent(stanza))
 
     def route(self, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable[int]:
         """Route a stanza of a service as if a client had sent it: with archive, offline messages and errors."""
@@ -188,12 +190,15 @@ class Router:
         recipient = self._server.users.peek(to.local)
         owner = session.user if session is not None else None
         context = MessageContext(stanza, sender, to, session, owner, recipient)
-        if recipient is None:
+        if recipient is None or recipient.undecided or (owner is not None and owner.undecided):
             return self._message_cold(context)
         return self._message_warm(context)
 
     async def _message_cold(self, context: MessageContext) -> int:
         context.recipient = await self._server.users.await_account(context.to.local) or ABSENT
+        people = [user for user in (context.owner, context.recipient) if user is not None]
+        while undecided := [user for user in people if user.undecided]:
+            await self._server.users.contacts(undecided[0])
         outcome = self._message_warm(context)
         return outcome if isinstance(outcome, int) else await outcome
 
@@ -208,8 +213,7 @@ class Router:
             return context.work or 0
         context.targets = targets = self._targets(to, stanza.type)
         kind = stanza.type
-        # Other resources, or the one that comes next, get a chat alone (RFC 6121, section 8.5.3.2.1).
-        if not targets and (kind == "groupchat" or (to.resource and kind in (None, "normal"))):
+        if not targets and (kind == "groupchat" or (to.resource and self._is_for_another(to, kind))):
             raise StanzaError("service-unavailable")
         hooks.message_archive.run(context)
         if not targets and not hooks.message_undelivered.run(context) and kind in _ONE_TO_ONE and not context.stored:
@@ -227,6 +231,13 @@ class Router:
             else:
                 self._server.spawn(self.reroute(to.bare, stanza.encode()))
         self._server.hooks.message_delivered.run(context)
+
+    def _is_for_another(self, to: JID, kind: str | None) -> bool:
+        """Whether only other resources than one that is gone could get a message (RFC 6121, section 8.5.3.2.1).
+
+        Where there is none, it is kept: the session may be one that can be resumed.
+        """
+        return kind in (None, "normal") and bool(self._targets(to.bare_jid, kind))
 
     def _targets(self, to: JID, kind: str | None) -> list[Entry]:
         """The sessions that get the message itself (RFC 6121, sections 8.5.2 and 8.5.3)."""
@@ -397,6 +408,8 @@ class Router:
             return
         # Those that were there when it came have it, directly or as a carbon; so has the archive.
         archive_id = id_by(stanza, bare)
-        came = 0 if archive_id is None else id_to_ms(archive_id) // 1000
-        context.targets = [entry for entry in others if entry.since >= came]
+        came = 0 if archive_id is None else id_to_ms(archive_id)
+        if came:  # the ones that get it must not take it for news (XEP-0198, section 5)
+            add_delay(stanza, self.domain, came)
+        context.targets = [entry for entry in others if entry.since >= came // 1000]
         self.hand_out(context.targets, stanza, archive_id or 0)

@@ -34,7 +34,8 @@ class User:
 
     ``blocked`` are prepared addresses (XEP-0191); ``contacts`` maps bare JIDs to the subscription states ``none``,
     ``to``, ``from``, ``both``, and is None until the roster was needed; so is ``roster``, its version and items as XML,
-    which may be forgotten again; ``roster_epoch`` counts the roster's changes;
+    which may be forgotten again; ``roster_epoch`` counts the roster's changes; ``undecided`` is True while the roster
+    decides what is archived and is not known: messages wait for it;
     ``archive`` is the MAM default (XEP-0313, section 7) with its exceptions; ``photo`` the SHA-1 of the account's
     picture (XEP-0153), '' for none; ``pushes`` are its registrations for notifications (XEP-0357). ``offline`` and
     ``requests`` are False when it is certain that no messages, and no contacts' requests, wait for the account: then
@@ -57,6 +58,7 @@ class User:
         "requests",
         "roster",
         "roster_epoch",
+        "undecided",
         "username",
     )
 
@@ -69,6 +71,7 @@ class User:
         self.contacts: dict[str, str] | None = None
         self.roster: tuple[int, bytes] | None = None
         self.roster_epoch = 0
+        self.undecided = False
         self.offline = True
         self.requests = True
         self.archive = "always"
@@ -153,6 +156,7 @@ class Users:
             version, items = await self._store.roster.load(user.id)
             if user.roster_epoch == epoch:  # else it was changed while we read
                 user.contacts = {item.jid: item.subscription for item in items}
+                user.undecided = False
                 return version, items
 
     def roster_changed(self, bare: str) -> None:
@@ -235,7 +239,7 @@ class Users:
         user.requests = profile.requests
         _forget_roster(user)
         if profile.empty_roster is not None:
-            user.contacts, user.roster = {}, (profile.empty_roster, b"")
+            user.contacts, user.roster, user.undecided = {}, (profile.empty_roster, b""), False
         self._live[username] = user
         self._remember(username, user)
 
@@ -249,3 +253,4 @@ class Users:
 def _forget_roster(user: User) -> None:
     user.roster_epoch += 1
     user.contacts = user.roster = None
+    user.undecided = user.archive == "roster"

@@ -8,9 +8,9 @@ from typing import IO
 from xml.etree.ElementTree import XML
 
 from nestbox.config import Config
+from nestbox.core.delay import timestamp
 from nestbox.core.ids import id_to_ms
 from nestbox.ctl import portable as names
-from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.archive_preferences import prefs_element
 from nestbox.modules.pubsub.config import NodeConfig, config_form
 from nestbox.modules.roster_items import item_bytes

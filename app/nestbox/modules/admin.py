@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import XML
 
 from nestbox.core import registry as reg
+from nestbox.core.delay import timestamp
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.passwords import check_choice
 from nestbox.modules import Xep, dataforms
 from nestbox.modules.admin_command import Act, add_command, note
-from nestbox.modules.archive import timestamp
 from nestbox.modules.commands import Answer, Call
 from nestbox.modules.dataforms import Field
 from nestbox.modules.erasure import erase

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from nestbox.core.errors import StanzaError
 from nestbox.core.hooks import IqContext, MessageContext
 from nestbox.modules import Xep
-from nestbox.modules.archive_pages import METADATA, ends, fetch, results, timestamp
+from nestbox.modules.archive_pages import METADATA, ends, fetch, results
 from nestbox.modules.archive_preferences import keeps, own_session
-from nestbox.modules.archive_query import QUERY, parse_query, query_form
+from nestbox.modules.archive_query import GROUPCHAT, QUERY, parse_query, query_form
 from nestbox.modules.content import ONE_TO_ONE, archivable
 from nestbox.modules.stanza_ids import stanza_id_bytes
 from nestbox.store.errors import StoreBusy
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nestbox.core.server import Server
     from nestbox.core.session import Session
 
-__all__ = ["XEPS", "setup", "timestamp"]
+__all__ = ["XEPS", "setup"]
 
 XEPS = (Xep(313, "1.1.3"),)
 
@@ -38,8 +38,8 @@ def setup(server: Server) -> None:
     module = _Archive(server)
     server.hooks.message_archive.add(module.archive)
     server.bound.append(module.bound)
-    server.account_features.update((ns.MAM, ns.MAM_EXTENDED))
-    server.router.iq("account", "get", QUERY, lambda context: own_session(context) and query_form())
+    server.account_features.update((ns.MAM, ns.MAM_EXTENDED, ns.MAM_GROUPCHAT))
+    server.router.iq("account", "get", QUERY, lambda context: own_session(context) and query_form(GROUPCHAT))
     server.router.iq("account", "set", QUERY, module.query)
     server.router.iq("account", "get", METADATA, module.metadata)
 
@@ -57,8 +57,6 @@ class _Archive:
         if stanza.element.get("type") not in ONE_TO_ONE or not archivable(stanza.element):
             return
         owner, recipient = context.owner, context.recipient
-        if recipient is not None and recipient.archive == "roster" and recipient.contacts is None:
-            self._server.spawn(self._server.users.contacts(recipient))  # `keeps` does without until it is there
         for_owner = owner is not None and keeps(owner, context.to)
         for_recipient = recipient is not None and recipient is not owner and keeps(recipient, context.sender)
         if not (for_owner or for_recipient):

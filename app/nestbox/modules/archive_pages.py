@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nestbox.core.delay import timestamp
 from nestbox.core.errors import StanzaError
 from nestbox.core.ids import id_to_ms
 from nestbox.modules.rsm import page_result
@@ -19,18 +19,13 @@ if TYPE_CHECKING:
     from nestbox.modules.archive_query import Query
     from nestbox.store.archive import ArchiveRow
 
-__all__ = ["METADATA", "ends", "fetch", "results", "timestamp"]
+__all__ = ["METADATA", "ends", "fetch", "results"]
 
 PAGE = 50  # messages in a page when the client does not say
 MAX_PAGE = 100
 MAX_PAGE_BYTES = 1024 * 1024  # a page of the largest stanzas would fill a client's buffer
 FRESH_MS = 5_000  # an id this young may be committed by another worker at this moment
 METADATA = f"{{{ns.MAM}}}metadata"
-
-
-def timestamp(ms: int) -> str:
-    """Unix milliseconds as XEP-0082 wants them."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
 async def fetch(server: Server, owner: int, query: Query) -> tuple[list[ArchiveRow], Element]:
@@ -46,6 +41,8 @@ async def fetch(server: Server, owner: int, query: Query) -> tuple[list[ArchiveR
     if query.page.max == 0:
         count = await store.count(owner, **filters)
         return [], _fin([], count == 0, count)
+    filters["after"] = max((edge for edge in (query.after, query.since) if edge is not None), default=None)
+    filters["before"] = min((edge for edge in (query.before, query.until) if edge is not None), default=None)
     page = await store.query(
         owner,
         **filters,

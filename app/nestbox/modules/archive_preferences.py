@@ -36,8 +36,7 @@ def keeps(user: User, peer: JID) -> bool:
     if user.archive_always and (peer.bare in user.archive_always or str(peer) in user.archive_always):
         return True
     if user.archive == "roster":
-        # Rather one message too many where the roster is not known yet.
-        return user.contacts is None or peer.bare in user.contacts or peer.bare == user.jid
+        return peer.bare in user.contacts or peer.bare == user.jid  # it is known: `User.undecided`
     return user.archive == "always"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,10 +14,12 @@ from nestbox.modules.rsm import PageRequest
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el, escape_attribute
 
-__all__ = ["FLIP_PAGE", "QUERY", "Query", "milliseconds", "parse_query", "query_form"]
+__all__ = ["FLIP_PAGE", "GROUPCHAT", "QUERY", "Query", "milliseconds", "parse_query", "query_form"]
 
 QUERY = f"{{{ns.MAM}}}query"
 FLIP_PAGE = f"{{{ns.MAM}}}flip-page"
+_VALIDATE = f"{{{ns.VALIDATE}}}validate"
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 _MAX_IDS = 100
 _FIELDS = (
     Field("jid-single", "with"),
@@ -26,6 +29,7 @@ _FIELDS = (
     Field("text-single", "after-id"),
     Field("list-multi", "ids"),
 )
+GROUPCHAT = Field("boolean", "include-groupchat")
 
 
 @dataclass(slots=True)
@@ -34,7 +38,8 @@ class Query:
 
     ``full`` is the full JID of ``with``, escaped as in an attribute, None for a bare one.
 
-    ``edges`` are all ids that must exist: `item-not-found` otherwise (section 4.3.2).
+    ``edges`` are all ids that must exist: `item-not-found` otherwise (section 4.3.2); ``since`` and ``until`` are those
+    that part the page from the rest of what is found (XEP-0059).
     """
 
     query_id: str | None
@@ -47,12 +52,17 @@ class Query:
     after: int | None = None
     before: int | None = None
     ids: list[int] | None = None
+    since: int | None = None
+    until: int | None = None
     edges: frozenset[int] = frozenset()
 
 
-def query_form() -> Element:
+def query_form(*more: Field) -> Element:
     """The answer to a query of type get: which fields there are (section 4.1.5)."""
-    return el(QUERY, None, dataforms.form(ns.MAM, _FIELDS))
+    form = dataforms.form(ns.MAM, (*_FIELDS, *more))
+    ids = next(field for field in form if field.get("var") == "ids")
+    ids.append(el(_VALIDATE, {"datatype": "xs:string"}, el(f"{{{ns.VALIDATE}}}open")))  # any id will do
+    return el(QUERY, None, form)
 
 
 def parse_query(query: Element, *, occupants: bool = False) -> Query:
@@ -88,14 +98,10 @@ def parse_query(query: Element, *, occupants: bool = False) -> Query:
             raise StanzaError("feature-not-implemented", f"This archive cannot be searched by {name}.")
     edges = {edge for edge in (result.after, result.before, *(result.ids or ())) if edge is not None}
     if page.after is not None:
-        edge = _archive_id(page.after)
-        edges.add(edge)
-        result.after = edge if result.after is None else max(edge, result.after)
+        result.since = _archive_id(page.after)
     if page.before is not None:
-        edge = _archive_id(page.before)
-        edges.add(edge)
-        result.before = edge if result.before is None else min(edge, result.before)
-    result.edges = frozenset(edges)
+        result.until = _archive_id(page.before)
+    result.edges = frozenset(edges | ({result.since, result.until} - {None}))
     return result
 
 
@@ -115,9 +121,9 @@ def _address(text: str) -> JID:
 def milliseconds(text: str) -> int:
     """A date and time of XEP-0082 as Unix time in milliseconds. Raises StanzaError bad-request."""
     try:
+        if not _DATE(text):
+            raise ValueError("fromisoformat takes more than that")
         value = datetime.fromisoformat(text)
-        if value.tzinfo is None:
-            raise ValueError("it has no time zone")
         return max(0, min(int(value.timestamp() * 1000), (1 << 47) - 1))
     except (ValueError, OverflowError):
         raise StanzaError("bad-request", f"{text[:64]!r} is no date and time of XEP-0082.") from None

@@ -3,7 +3,8 @@
 The items of ``urn:xmpp:bookmarks:1`` are the truth. Each change there is written to the older places; a list that a
 client puts there becomes as many changes of items as it has differences (XEP-0402, section 5.3). What only an older
 place knows, such as bookmarked web pages, stays there. Whoever has more than the older places could ever take has them
-no longer joined.
+no longer joined, and a node that others than the account may read, or that keeps too few items, is left out: private
+storage is private.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ _PRIVATE = {
 _MANY = _PRIVATE | {"pubsub#max_items": ["max"]}
 
 
-class _TooManyError(Exception):
-    """There is more than is joined."""
+class _NotJoinedError(Exception):
+    """There is more than is joined, or others may read it than could before."""
 
 
 class _Bookmarks:
@@ -54,9 +55,9 @@ class _Bookmarks:
 
     async def published(self, user: User, node: str) -> None:
         """An account has changed one of its nodes."""
-        with suppress(_TooManyError):
+        with suppress(_NotJoinedError):
             if node == ns.BOOKMARKS:
-                if await self._items(user, ns.OLD_BOOKMARKS) is None:
+                if await self._publisher.own_config(user, ns.OLD_BOOKMARKS) is None:
                     await self._adopt(user, await self._private(user))
                 await self._mirror(user)
             elif node == ns.OLD_BOOKMARKS:
@@ -70,17 +71,26 @@ class _Bookmarks:
     async def stored(self, user: User, element: Element) -> None:
         """An account has put something into its private storage."""
         if element.tag == STORAGE:
-            with suppress(_TooManyError):
+            with suppress(_NotJoinedError):
                 await self._replace(user, element)
 
     async def _items(self, user: User, node: str) -> list[Item] | None:
-        """All items of a node of the account's, None where there is none. Raises _TooManyError."""
+        """All items of a node of the account's, None where there is none. Raises _NotJoinedError."""
+        config = await self._publisher.own_config(user, node)
+        if config is not None and (config.access_model != "whitelist" or not config.persist_items):
+            raise _NotJoinedError
         page = await self._publisher.own_items(user, node, self._limit, JOINED_BYTES)
         if page is None:
             return None
         if len(page.items) < page.count:
-            raise _TooManyError
+            raise _NotJoinedError
         return page.items
+
+    async def _check_room(self, user: User, count: int) -> None:
+        """Raise _NotJoinedError where the node would not keep so many items."""
+        config = await self._publisher.own_config(user, ns.BOOKMARKS)
+        if config is not None and config.keep(self._limit) < count:
+            raise _NotJoinedError
 
     async def _private(self, user: User) -> Element:
         stored = await self._store.private.get(user.id, STORAGE)
@@ -89,7 +99,9 @@ class _Bookmarks:
     async def _adopt(self, user: User, storage: Element) -> None:
         """Take over what was bookmarked the old way before there were items."""
         known = {item.name for item in await self._items(user, ns.BOOKMARKS) or ()}
-        for jid, conference in _conferences(storage).items():
+        found = _conferences(storage)
+        await self._check_room(user, len(known | found.keys()))
+        for jid, conference in found.items():
             if jid not in known:
                 await self._publisher.put_own(user, ns.BOOKMARKS, jid, conference, _MANY)
 
@@ -97,6 +109,7 @@ class _Bookmarks:
         """Make the items what a whole list says; notifications go out for what differs only."""
         current = {item.name: XML(item.payload) for item in await self._items(user, ns.BOOKMARKS) or ()}
         wanted = _conferences(storage)
+        await self._check_room(user, len(wanted))
         for jid, conference in wanted.items():
             before = current.get(jid)
             if before is not None:
@@ -117,11 +130,12 @@ class _Bookmarks:
             written = to_bytes(_rewritten(private, items))
             if written != to_bytes(private):
                 await self._store.private.put(user.id, STORAGE, written)
-            old = await self._items(user, ns.OLD_BOOKMARKS)
-            storage = XML(old[-1].payload) if old else el(STORAGE)
-            written = to_bytes(_rewritten(storage, items))
-            if old is None or written != to_bytes(storage):
-                await self._publisher.put_own(user, ns.OLD_BOOKMARKS, "current", XML(written), _PRIVATE)
+            with suppress(_NotJoinedError):
+                old = await self._items(user, ns.OLD_BOOKMARKS)
+                storage = XML(old[-1].payload) if old else el(STORAGE)
+                written = to_bytes(_rewritten(storage, items))
+                if old is None or written != to_bytes(storage):
+                    await self._publisher.put_own(user, ns.OLD_BOOKMARKS, "current", XML(written), _PRIVATE)
 
 
 def _conferences(storage: Element) -> dict[str, Element]:

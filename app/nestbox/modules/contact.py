@@ -19,11 +19,11 @@ FORM_TYPE = "http://jabber.org/network/serverinfo"
 
 
 def setup(server: Server) -> None:
-    """Publish what the operator gave, and the administrators where there is no other address of that kind."""
+    """Publish what the operator gave; the administrators are there for the rest and for abuse if nobody else is."""
     config = server.config
     contact = msgspec.structs.asdict(config.contact)
-    if not contact["admin"]:
-        contact["admin"] = [f"xmpp:{admin}@{config.domain}" for admin in config.admins]
+    for kind in ("admin", "abuse"):
+        contact[kind] = contact[kind] or [f"xmpp:{admin}@{config.domain}" for admin in config.admins]
     fields = [
         Field("list-multi", f"{kind}-addresses", values=addresses)
         for kind, addresses in sorted(contact.items())

@@ -67,9 +67,10 @@ def _field(field: Field) -> Element:
     return answer
 
 
-def submitted(x: Element, form_type: str | None) -> dict[str, list[str]]:
+def submitted(x: Element, form_type: str | None, *, must_say: bool = True) -> dict[str, list[str]]:
     """The values of a submitted form by field, without FORM_TYPE; ``form_type`` None takes any.
 
+    Where there is only one kind of form, it need not say which it is (``must_say``; XEP-0068, section 4.1).
     Raises StanzaError bad-request for a form of another kind and for a field that is there twice.
     """
     if x.get("type") != "submit":
@@ -81,6 +82,6 @@ def submitted(x: Element, form_type: str | None) -> dict[str, list[str]]:
             raise StanzaError("bad-request", "Each field of a form needs a name of its own.")
         values[name] = [value.text or "" for value in field.iterfind(_VALUE)]
     given = values.pop("FORM_TYPE", None)
-    if form_type is not None and given != [form_type]:
+    if form_type is not None and given != [form_type] and (must_say or given is not None):
         raise StanzaError("bad-request", f"The form must be a {form_type}.")
     return values

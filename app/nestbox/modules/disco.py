@@ -84,7 +84,8 @@ class _Disco:
         await check_sees(self._server, context)
         known = self._server.account_identities
         identities = [el(IDENTITY, {"category": category, "type": kind}) for category, kind in known]
-        return _info(identities, self._server.account_features, None)
+        own = {ns.COMMANDS} if context.own and self._server.commands else set()
+        return _info(identities, self._server.account_features | own, None)
 
     def hosts(self, context: IqContext) -> Element:
         node = context.payload.get("node")

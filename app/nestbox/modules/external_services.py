@@ -12,10 +12,10 @@ import hmac
 import time
 from typing import TYPE_CHECKING
 
+from nestbox.core.delay import timestamp
 from nestbox.core.errors import StanzaError
 from nestbox.core.hooks import IqContext
 from nestbox.modules import Xep
-from nestbox.modules.archive_pages import timestamp
 from nestbox.wire import ns
 from nestbox.wire.element import Element, el
 

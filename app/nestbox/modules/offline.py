@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from nestbox.core import registry as reg
+from nestbox.core.delay import add_delay
 from nestbox.core.errors import StanzaError
 from nestbox.core.ids import id_to_ms
 from nestbox.modules import Xep
-from nestbox.modules.archive import timestamp
 from nestbox.modules.content import ONE_TO_ONE, is_chat_state_only, keepable
 from nestbox.modules.stanza_ids import stanza_id_bytes
 from nestbox.store.errors import StoreBusy, StoreError
-from nestbox.wire import ns
-from nestbox.wire.element import el
 from nestbox.wire.stanza import id_by, parse_stanza
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ __all__ = ["XEPS", "setup"]
 
 XEPS = (Xep(160, "1.0.1"), Xep(203, "2.0"))
 
-DELAY = f"{{{ns.DELAY}}}delay"
 OLDER = "offline"  # the name of this wait, for `Session.wait_for`
 PAGE = 50  # messages fetched at once
 COUNT_SECONDS = 5.0  # for how long a count of what waits is believed
@@ -63,7 +60,8 @@ def setup(server: Server) -> None:
     server.registry.reloaded.add(offline.reloaded)
     server.registry.worker_gone.add(offline.worker_gone)
     server.bound.append(offline.clear)
-    server.host_features.add("msgoffline")  # XEP-0160, section 5
+    for features in (server.host_features, server.account_features):
+        features.add("msgoffline")  # XEP-0160, section 5
 
 
 class _Offline:
@@ -86,11 +84,7 @@ class _Offline:
         self._admit(recipient)
         archive_id = context.archive_id or id_by(stanza, recipient.jid)
         row_id = archive_id or self._server.ids.next()
-        domain = self._server.config.domain
-        delay = None
-        if not any(delay.get("from") == domain for delay in stanza.element.iterfind(DELAY)):
-            delay = el(DELAY, {"from": domain, "stamp": timestamp(id_to_ms(row_id))})
-            stanza.append(delay)
+        delay = add_delay(stanza, self._server.config.domain, id_to_ms(row_id))
         try:
             context.batch = batch = self._committer.offline(recipient.id, row_id, stanza.encode())
         except StoreBusy:

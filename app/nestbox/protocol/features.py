@@ -62,8 +62,10 @@ def mechanisms(options: StreamOptions, bindings: Mapping[str, bytes]) -> tuple[s
     return made
 
 
-def token_mechanisms(bindings: Mapping[str, bytes]) -> tuple[str, ...]:
-    """The SASL mechanisms for tokens (XEP-0484), best first."""
+def token_mechanisms(bindings: Mapping[str, bytes], secure: bool) -> tuple[str, ...]:
+    """The SASL mechanisms for tokens (XEP-0484), best first; never on a stream that others can read (section 6)."""
+    if not secure:
+        return ()
     return _TOKEN_MECHANISMS if ENDPOINT in bindings else _TOKEN_MECHANISMS[1:]
 
 
@@ -92,7 +94,7 @@ def _before(options: StreamOptions, secure: bool, starttls: bool, bindings: Mapp
     if secure or not options.require_tls:
         names = _mechanisms(mechanisms(options, bindings))
         features += f"<mechanisms xmlns='{ns.SASL}'>{names}</mechanisms>"
-        features += f"<authentication xmlns='{ns.SASL2}'>{names}{_inline(options, bindings)}</authentication>"
+        features += f"<authentication xmlns='{ns.SASL2}'>{names}{_inline(options, bindings, secure)}</authentication>"
         types = "".join(f"<channel-binding type='{name}'/>" for name in bindings)  # XEP-0440
         if types:
             features += f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>{types}</sasl-channel-binding>"
@@ -104,17 +106,15 @@ def _mechanisms(names: tuple[str, ...]) -> str:
     return "".join(f"<mechanism>{name}</mechanism>" for name in names)
 
 
-def _inline(options: StreamOptions, bindings: Mapping[str, bytes]) -> str:
+def _inline(options: StreamOptions, bindings: Mapping[str, bytes], secure: bool) -> str:
     """What can be had in the same round trip (XEP-0388, section 2.1), and the tasks of XEP-0480."""
     names = [*options.inline, *([ns.SM] if options.sm_available else [])]
     bind = "".join(f"<feature var='{name}'/>" for name in names)
     sm = f"<sm xmlns='{ns.SM}'/>" if options.sm_available else ""
-    fast = _mechanisms(token_mechanisms(bindings))
+    tokens = token_mechanisms(bindings, secure)
+    fast = f"<fast xmlns='{ns.FAST}'>{_mechanisms(tokens)}</fast>" if tokens else ""
     tasks = "".join(f"<upgrade xmlns='{ns.SASL_UPGRADE}'>{task}</upgrade>" for task in upgrades(options))
-    return (
-        f"<inline><bind xmlns='{ns.BIND2}'><inline>{bind}</inline></bind>{sm}"
-        f"<fast xmlns='{ns.FAST}'>{fast}</fast></inline>{tasks}"
-    )
+    return f"<inline><bind xmlns='{ns.BIND2}'><inline>{bind}</inline></bind>{sm}{fast}</inline>{tasks}"
 
 
 def after_authentication(options: StreamOptions, *, bind: bool = True, sm: bool = True) -> bytes:

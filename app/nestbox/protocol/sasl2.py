@@ -87,11 +87,12 @@ class Sasl2(Login):
         self._agent = (agent.get("id") or None) if agent is not None else None
         if self._agent is not None and len(self._agent) > _AGENT_MAX:
             raise SaslError("malformed-request", "that id is too long")
+        tokens = features.token_mechanisms(stream.bindings, stream.secure)
         wanted = item.find(_REQUEST_TOKEN)
         if wanted is not None:  # XEP-0484, sections 3.2 and 4.1
             if self._agent is None:
                 raise SaslError("malformed-request", "a token is asked for with the client's id")
-            if wanted.get("mechanism") not in features.token_mechanisms(stream.bindings):
+            if wanted.get("mechanism") not in tokens:
                 raise SaslError("invalid-mechanism", "there are no such tokens")
         known = features.upgrades(stream.options)
         tasks = [element.text or "" for element in item.iterfind(_UPGRADE)]
@@ -100,7 +101,7 @@ class Sasl2(Login):
         self._tasks = list(dict.fromkeys(known[task] for task in tasks))
         mechanism = item.get("mechanism", "")
         initial = item.find(_INITIAL)
-        if mechanism in features.token_mechanisms(stream.bindings):
+        if mechanism in tokens:
             return self._with_token(mechanism, item, initial)
         self.begin(mechanism)
         if initial is None:

@@ -76,8 +76,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_closed", "_error", "_failures", "_greeted", "_login", "_out", "_queued", "_reader", "_request", "_secure",
-        "_tcp", "_waiting", "bindings", "lang", "options", "peer", "ready", "sm", "username",
+        "_closed", "_error", "_failures", "_greeted", "_login", "_out", "_queued", "_reader", "_request", "_tcp",
+        "_waiting", "bindings", "lang", "options", "peer", "ready", "secure", "sm", "username",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +90,7 @@ class Stream:
     ) -> None:
         self.options = options
         self._tcp = framing == "tcp"
-        self._secure = secure
+        self.secure = secure
         self.bindings = bindings
         limits = _limits(options.max_bytes_before_auth, "stanza_bytes_before_login")
         self._reader = (StreamReader if self._tcp else FrameReader)(limits)
@@ -242,7 +242,7 @@ class Stream:
             self.peer = peer
             children = features.before_authentication(
                 self.options,
-                secure=self._secure,
+                secure=self.secure,
                 starttls=self._may_start_tls(),
                 bindings=self.bindings,
             )
@@ -258,7 +258,7 @@ class Stream:
     # TLS (RFC 6120, section 5)
 
     def _may_start_tls(self) -> bool:
-        return self.options.starttls and self._tcp and not self._secure  # over WebSocket: RFC 7395, section 3.9
+        return self.options.starttls and self._tcp and not self.secure  # over WebSocket: RFC 7395, section 3.9
 
     def _start_tls(self) -> Event:
         if not self._may_start_tls():
@@ -277,7 +277,7 @@ class Stream:
         """Answer `StartTls`: what is fed from now on comes out of TLS."""
         if not self._answers("tls"):
             return
-        self._secure = True
+        self.secure = True
         self.bindings = bindings
         self._login = None
         self._new_stream()
@@ -290,7 +290,7 @@ class Stream:
 
     def check_secure(self) -> None:
         """Raise SaslError where nobody may log in before TLS."""
-        if not self._secure and self.options.require_tls:
+        if not self.secure and self.options.require_tls:
             raise SaslError("encryption-required", "start TLS first")
 
     def _authenticate(self, item: Element, uri: str) -> Event | None:
@@ -358,7 +358,7 @@ class Stream:
 
     def _visitor(self, stanza: Stanza) -> Event:
         payload, to = stanza.payload, stanza.to
-        protected = self._secure or not self.options.require_tls
+        protected = self.secure or not self.options.require_tls
         asks = stanza.kind == "iq" and stanza.type in ("get", "set") and len(stanza.element) == 1 and bool(stanza.id)
         here = to is None or is_here(to, self.options.domain)
         if not (protected and asks and here and payload.tag in self.options.visitor_iqs and self._login is None):
@@ -422,6 +422,8 @@ class Stream:
             if h is None:
                 raise StreamError("bad-format", "<a/> needs a number")
             return Ack(h)
+        if name == "enable" and self.sm:  # XEP-0198, section 3
+            raise StreamError("policy-violation", "stream management is enabled already")
         if not self.options.sm_available:
             self._out.append(sm.failed("feature-not-implemented"))
         elif name == "enable" and self.ready and not self.sm:

@@ -13,6 +13,7 @@ from pyexpat import ExpatError, ParserCreate, errors
 from xml.etree.ElementTree import Element, TreeBuilder
 
 from nestbox.core.errors import StreamError
+from nestbox.wire import ns
 from nestbox.wire.stanza import IQ, MESSAGE, PRESENCE, Stanza
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 _STANZAS = frozenset((MESSAGE, PRESENCE, IQ))
+_STREAM = f"{ns.STREAMS}}}stream"  # as expat names it
 _PARSER_BYTES = 64 * 1024  # a parser remembers every name it saw, so it is replaced after this much input
 _READY_PARSERS = 8
 _KNOWN_NAMES = 4096
@@ -152,6 +154,8 @@ class Parser:
         depth = self.depth = self.depth + 1
         self._elements += 1
         if depth == 2:
+            if name == _STREAM:
+                raise StreamError("bad-format", "the stream is open already")
             self.start = self.position()
             self._elements = 1
             builder = TreeBuilder()

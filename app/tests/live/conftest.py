@@ -25,7 +25,7 @@ from nestbox.store import open_store
 from tests.databases import *  # noqa: F403
 
 DOMAIN = "nestbox.test"
-WORKERS = 3
+WORKERS = 4
 PEOPLE = ("anna", "ben", "cleo")
 PASSWORD = "correct horse"
 COMPONENTS = ("echo.nestbox.test", "push.nestbox.test")
@@ -58,9 +58,17 @@ class Worker:
 
     def start(self) -> None:
         """Start it and wait until it says that it is well."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start it."""
         command = [sys.executable, "-m", "nestbox", "--worker", str(self.number), "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Wait until it says that it is well."""
         deadline = time.monotonic() + 30
         while not self._well():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -134,7 +142,9 @@ async def cluster(
     cluster = Cluster(tmp_path, database_url, valkey.url, *certificate)
     try:
         for worker in cluster.workers:
-            worker.start()
+            worker.begin()
+        for worker in cluster.workers:
+            worker.wait()
         yield cluster
     finally:
         for worker in cluster.workers:

@@ -9,7 +9,7 @@ import pytest
 from archive_client import FORWARDED, MAM, form, query, rsm, say
 from harness import condition
 
-from nestbox.modules.archive import timestamp
+from nestbox.core.delay import timestamp
 from nestbox.wire import ns
 from nestbox.wire.stanza import STANZA_ID
 
@@ -244,6 +244,8 @@ async def test_an_id_of_another_archive_is_not_found(world, alice, bob):
         ((rsm(after="1", before="2"),), "bad-request"),
         ((form(start="yesterday"),), "bad-request"),
         ((form(start="2026-01-01T00:00:00"),), "bad-request"),
+        ((form(start="2026-01-01T00:00Z"),), "bad-request"),
+        ((form(start="20260101T000000Z"),), "bad-request"),
         ((form(with_="@"),), "bad-request"),
         ((form(with_=["a@nestbox.test", "b@nestbox.test"]),), "bad-request"),
         ((form(fulltext="secret"),), "feature-not-implemented"),
@@ -273,7 +275,29 @@ async def test_an_archive_is_its_owners_alone(alice, bob, type, payload):
 async def test_the_form_names_the_fields(alice):
     answer = await alice.iq("get", "<query xmlns='urn:xmpp:mam:2'/>")
     fields = answer.payload.find("{jabber:x:data}x").findall("{jabber:x:data}field")
-    assert {f.get("var") for f in fields} == {"FORM_TYPE", "with", "start", "end", "before-id", "after-id", "ids"}
+    assert {f.get("var") for f in fields} == {
+        "FORM_TYPE",
+        "with",
+        "start",
+        "end",
+        "before-id",
+        "after-id",
+        "ids",
+        "include-groupchat",
+    }
+    (ids,) = [field for field in fields if field.get("var") == "ids"]  # any id will do (section 4.1.5)
+    assert ids.find("{http://jabber.org/protocol/xdata-validate}validate")[0].tag.endswith("}open")
+    info = await alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", to=alice.bare)
+    assert "urn:xmpp:mam:2#groupchat-field" in {each.get("var") for each in info.payload}
+
+
+async def test_the_count_is_of_all_that_is_found(alice, bob):
+    """XEP-0059, section 2.2: the edge of a page leaves nothing out, the filters of the form do."""
+    await say(alice, bob.bare, *"abcde")
+    ids = (await query(alice)).ids
+    assert (await query(alice, rsm(max=0, after=ids[2]))).rsm("count") == "5"
+    assert (await query(alice, rsm(max=0, before=ids[0]))).rsm("count") == "5"
+    assert (await query(alice, form(after_id=ids[2]), rsm(max=0))).rsm("count") == "2"
 
 
 async def test_metadata(alice, bob):

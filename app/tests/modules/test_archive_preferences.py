@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from archive_client import MAM, query, say
-from harness import condition
+from harness import DOMAIN, condition
 
 from nestbox.modules import archive_preferences
 from nestbox.wire.stanza import STANZA_ID, Stanza
@@ -72,8 +72,6 @@ async def test_the_lists_are_so_long(world, alice, monkeypatch):
 async def test_preferences_rule_their_own_side_only(world, alice, bob, chosen, archived):
     """On every worker: bob is on the other one."""
     await set_prefs(world, alice, *chosen)
-    await world.servers[1].users.contacts(alice.session.user)
-    await world.servers[2].users.contacts(await world.servers[2].users.load("alice"))
     await say(alice, bob.bare, "out")
     await say(bob, alice.bare, "in")
     message = await alice.expect("message")
@@ -89,3 +87,17 @@ async def test_roster_means_the_roster(world):
     await say(bob, alice.bare, "friend")
     await say(carol, alice.bare, "stranger")
     assert (await query(alice)).bodies == ["friend"]
+
+
+async def test_no_stranger_is_archived_while_the_roster_is_not_known(world):
+    await world.friends("alice", "bob")
+    alice, carol = await world.client("alice"), await world.client("carol", worker=2)
+    await world.user("dave")
+    await set_prefs(world, alice, "roster")
+    await say(alice, carol.bare, "to a stranger")
+    for number in range(3):
+        await carol.send(f"<message to='{alice.bare}' type='chat'><body>{number}</body></message>")
+    await alice.iq("set", f"<query xmlns='jabber:iq:roster'><item jid='dave@{DOMAIN}'/></query>")
+    await say(alice, carol.bare, "again")
+    await say(alice, f"dave@{DOMAIN}", "to a contact")
+    assert (await query(alice)).bodies == ["to a contact"]

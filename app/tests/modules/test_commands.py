@@ -111,6 +111,8 @@ async def test_one_may_ask_ones_own_account(world, alice):
     query = "<query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'/>"
     found = (await alice.iq("get", query, to=alice.bare)).find(ITEMS + "query")
     assert {"talk", "once", "hers"} <= {item.get("node") for item in found}
+    info = await alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", to=alice.bare)
+    assert "http://jabber.org/protocol/commands" in {each.get("var") for each in info.payload}
     assert (await run(alice, "once", to=alice.bare)).get("status") == "completed"
     bob = await world.client("bob", worker=2)
     assert await run(bob, "once", to=alice.bare) == ("service-unavailable",)

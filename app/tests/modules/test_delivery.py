@@ -69,7 +69,7 @@ MESSAGES = [
     ("gone", "<presence/>", "groupchat", "service-unavailable"),
     ("gone", "<presence/>", "error", "silence"),
     ("gone", None, "chat", "offline"),
-    ("gone", None, None, "service-unavailable"),
+    ("gone", None, None, "offline"),
     ("gone", None, "groupchat", "service-unavailable"),
     ("gone", None, "headline", "silence"),
     ("host", None, "chat", "service-unavailable"),

@@ -153,6 +153,18 @@ async def test_resumption_that_fails_goes_on_to_bind(world: World) -> None:
     assert client.stanzas[0].get("type") == "result"
 
 
+async def test_who_has_counted_too_much_is_bound_anew(world: World) -> None:
+    """XEP-0386, section 3.2; and the session, which the client cannot take up, does not stay."""
+    client = await modern(world)
+    answer = await client.log_in(bind("<enable xmlns='urn:xmpp:sm:3' resume='true'/>"))
+    sm_id = answer.find(f"{BOUND}/{SM}enabled").get("id")
+    client.vanish()
+    answer = await client.log_in(f"<resume xmlns='urn:xmpp:sm:3' previd='{sm_id}' h='99'/>{bind(tag='Other')}")
+    assert answer.find(f"{SM}failed") is not None and answer.find(BOUND) is not None
+    await world.settle()
+    assert list(world.servers[1].registry.sessions) == [client.full]
+
+
 async def test_an_inactive_client_begins_so(world: World) -> None:
     await world.friends("alice", "bob")
     client = await modern(world)

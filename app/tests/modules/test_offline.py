@@ -9,9 +9,9 @@ from harness import DOMAIN, condition
 
 from nestbox.config import Limits
 from nestbox.core import session
+from nestbox.core.delay import timestamp
 from nestbox.core.ids import id_to_ms
 from nestbox.modules import offline
-from nestbox.modules.archive import timestamp
 from nestbox.store.errors import StoreError
 from nestbox.wire.stanza import STANZA_ID
 

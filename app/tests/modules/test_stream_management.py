@@ -117,6 +117,16 @@ async def test_a_client_that_acknowledges_too_much_is_sent_away(world):
     assert alice.error() == "undefined-condition"
 
 
+async def test_a_client_that_resumes_with_too_much_finds_its_session_gone(world):
+    alice = await WireClient.login(world, "alice")
+    alice.vanish()
+    await alice.connect(1)
+    alice.pipe.feed(f"<resume xmlns='urn:xmpp:sm:3' previd='{alice.sm_id}' h='99'/>".encode())
+    await alice.until(lambda: alice.pipe.closed)
+    assert alice.error() == "undefined-condition"
+    assert not await alice.resume(worker=1)
+
+
 async def test_a_client_that_never_acknowledges_is_ended_and_its_messages_kept(world):
     alice = await world.client("alice")
     bob = await WireClient.login(world, "bob")
@@ -370,7 +380,8 @@ async def test_a_device_that_came_later_is_given_it(world):
     await alice.send(f"<message to='{BOB}' type='chat'><body>1</body></message>")
     desk = await world.client("bob", "desk", worker=2)
     await end_by_timeout(world, phone)
-    assert len([s for s in await desk.drain() if s.kind == "message"]) == 1
+    (late,) = [s for s in await desk.drain() if s.kind == "message"]
+    assert late.find("{urn:xmpp:delay}delay").get("from") == DOMAIN  # it is no news (section 5)
 
 
 async def test_no_end_before_its_time(world):

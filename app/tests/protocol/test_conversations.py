@@ -324,7 +324,7 @@ CONVERSATIONS = {
     "enable twice": [
         *READY,
         ("<enable xmlns='urn:xmpp:sm:3'/>", ...),
-        ("<enable xmlns='urn:xmpp:sm:3'/>", sm_failed("unexpected-request")),
+        ("<enable xmlns='urn:xmpp:sm:3'/>", stream_error("policy-violation")),
     ],
     "acks before enable": [
         *READY,
@@ -387,7 +387,7 @@ CONVERSATIONS = {
     "ws: white space": ("ws", [*WS_READY, (" ", "")]),
     "ws: no open": ("ws", [("{PLAIN}", "{OPENED}" + ws_error("bad-format"))]),
     "ws: opened twice": ("ws", [WS_READY[0], ("{OPEN}", ws_error("bad-format"))]),
-    "ws: TCP's header": ("ws", [("{HEADER}", "{OPENED}" + ws_error("not-well-formed"))]),
+    "ws: TCP's header": ("ws", [("{HEADER}", "{OPENED}" + ws_error("bad-format"))]),
     "ws: unknown host": (
         "ws",
         [

@@ -6,7 +6,7 @@ import hmac
 
 import pytest
 
-from tests.protocol.driver import AGENT, HEADER, NONE, SASL, TOKENS
+from tests.protocol.driver import AGENT, HEADER, NONE, SASL, TOKENS, Driver
 from tests.protocol.login import BIND, USER_AGENT, authenticate, b64, condition, opened, plain, scram, with_token
 
 
@@ -74,6 +74,15 @@ def test_a_token_is_that_of_who_opened_the_stream() -> None:
     for name, begins in (("juliet", "<failure"), ("romeo", "<success")):
         header = HEADER.replace("to=", f"from='{name}@nestbox.test' to=")
         assert with_token(opened(header=header), b"a token").startswith(begins)
+
+
+def test_there_are_no_tokens_where_others_read_them() -> None:
+    """XEP-0484, section 6; where logins without TLS are allowed."""
+    options = {"secure": False, "starttls": True, "require_tls": False, "bindings": NONE}
+    assert "urn:xmpp:fast:0" not in Driver(secure=False, starttls=True, require_tls=False).feed(HEADER)
+    assert condition(with_token(opened(**options), b"a token")) == "invalid-mechanism"
+    request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>"
+    assert condition(plain(opened(**options), request + USER_AGENT)) == "invalid-mechanism"
 
 
 def test_tokens_are_not_for_the_older_profile() -> None:

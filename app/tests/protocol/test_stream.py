@@ -26,6 +26,16 @@ def test_stanzas_and_nonzas_come_in_order() -> None:
     assert presence.stanza.kind == "presence"
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_second_header_is_an_error(bound: bool) -> None:
+    """It would else be taken for a stanza that never ends, with all that follows in it."""
+    driver = Driver().bind() if bound else Driver()
+    if not bound:
+        driver.feed(HEADER)
+    assert "<bad-format" in driver.feed(HEADER.partition("?>")[2] or HEADER)
+    assert isinstance(driver.events[-1], Closed)
+
+
 def test_websocket_frames() -> None:
     driver = Driver(framing="websocket").bind()
     assert driver.sent[0].startswith(b"<open ")  # every document is a frame of its own

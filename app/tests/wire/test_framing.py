@@ -62,7 +62,7 @@ def test_nothing(data: bytes) -> None:
         (b"</frame><frame>", "not-well-formed"),
         (b"<a/></frame>", "not-well-formed"),
         (b"hello", "not-well-formed"),
-        (b"<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>", "not-well-formed"),
+        (b"<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>", "bad-format"),
         (b"<stream:features/>", "not-well-formed"),
         (b"<!DOCTYPE a><a/>", "restricted-xml"),
         (b"<!-- a --><a/>", "restricted-xml"),

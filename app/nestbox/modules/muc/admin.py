@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid, prepare_resource
 from nestbox.modules.muc import affiliations
-from nestbox.modules.muc.presence import remove
+from nestbox.modules.muc.presence import remove, show_addresses
 from nestbox.modules.muc.privileges import AFFILIATIONS, ROLES, check_role, rank
 from nestbox.store.rooms import Affiliate
 from nestbox.wire import ns
@@ -59,7 +59,8 @@ def read_list(room: Room, sender: JID, query: Element) -> Element:
 
 def _check_may_read(room: Room, affiliation: str, mine: int, role: str) -> None:
     """Whoever sees everybody's address anyway may see the lists, as far as the room's owner lets his role."""
-    sees = not room.config.anonymous and (role in room.config.member_list or (role == "none" and mine > rank("none")))
+    would_be = "participant" if role == "none" and mine > rank("none") else role  # a member who is outside
+    sees = not room.config.anonymous and would_be in room.config.member_list
     if affiliation in ("outcast", "none") or not (sees or role == "moderator"):
         raise StanzaError("forbidden", "You may not see this list.")
 
@@ -104,7 +105,7 @@ async def change_lists(room: Room, sender: JID, query: Element) -> None:
         affiliations.check(room, sender.bare, changes)
     nick = seat.occupant.nick if seat is not None else None
     if changes:
-        await affiliations.change(room, changes, nick)
+        await affiliations.change(room, changes, nick, inviter=sender.bare)
     for occupant, role, reason in roles:
         if room.occupants.get(occupant.nick) is occupant:
             change_role(room, occupant, role, nick, reason)
@@ -118,15 +119,13 @@ def change_role(room: Room, occupant: Occupant, role: str, actor: str | None, re
         was, occupant.role = occupant.role, role
         room.show(occupant, was=was, actor=actor, reason=reason)
         room.keep(occupant.seats.values())
+        show_addresses(room, occupant, was)
 
 
 def _check_nicks(room: Room, changes: list[Affiliate]) -> None:
     """A nick can be reserved once, and only for those who are on a list of friends."""
     for each in changes:
-        if each.nick is None:
-            continue
-        if each.affiliation in ("outcast", "none"):
-            each.nick = None
+        if each.affiliation in ("outcast", "none") or not each.nick:
             continue
         holder = room.reserved(each.nick)
         if holder is not None and holder.jid != each.jid:
@@ -145,8 +144,8 @@ def _jid(room: Room, item: Element) -> str:
 
 def _nick(item: Element) -> str | None:
     text = item.get("nick")
-    if text is None:
-        return None
+    if not text:
+        return text
     try:
         return prepare_resource(text)
     except ValueError as error:

@@ -163,6 +163,9 @@ def read_config(config: RoomConfig, values: dict[str, list[str]], limits: Limits
             new.max_users = 0 if given == ["none"] else _number(given, limits.room_occupants)
         elif field == "muc#maxhistoryfetch":
             new.history = _number(given, limits.room_history)
+    archived = values.get(f"{_P}enablearchiving")  # beside which enablelogging means a public log, which we have not
+    if archived is not None:
+        new.logging = _boolean(archived)
     protected = values.get(f"{_P}passwordprotectedroom")
     if protected is not None and not _boolean(protected):
         new.password = ""

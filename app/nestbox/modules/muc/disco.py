@@ -59,7 +59,7 @@ async def host_items(service: Service, query: Element) -> Element:
     rows: list[tuple[str, bytes]] = []
     if limit:
         rows = await store.listed(
-            limit, after=_name(request.after), before=_name(request.before), backward=request.backward
+            limit, after=_name(service, request.after), before=_name(service, request.before), backward=request.backward
         )
     answer = el(ITEMS)
     for name, config in rows:
@@ -70,13 +70,17 @@ async def host_items(service: Service, query: Element) -> Element:
     return answer
 
 
-def _name(item: str | None) -> str | None:
+def _name(service: Service, item: str | None) -> str | None:
+    """The room's name in the id of an item, which is its address."""
     if item is None:
         return None
     try:
-        return parse_jid(item).local
+        jid = parse_jid(item)
     except ValueError:
-        raise StanzaError("item-not-found", "There is no such item.") from None
+        jid = None
+    if jid is None or not jid.local or jid.domain != service.host:
+        raise StanzaError("item-not-found", "There is no such item.")
+    return jid.local
 
 
 def room_info(room: Room, sender: JID, query: Element) -> Element:

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from xml.etree.ElementTree import XML
 
+from nestbox.core.delay import timestamp
 from nestbox.core.errors import StanzaError
 from nestbox.core.ids import id_to_ms
-from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.archive_query import milliseconds
 from nestbox.wire import ns
 from nestbox.wire.element import Element, escape_attribute
@@ -69,12 +69,12 @@ class History:
         """The messages after one, as they were sent."""
         return [data for each, data in self._messages if each > message_id]
 
-    def chosen(self, room: str, x: Element | None, default: int) -> list[bytes]:
-        """The messages for somebody who enters with this ``<x/>``: at most ``default`` unless it says otherwise."""
+    def chosen(self, room: str, x: Element | None, most: int) -> list[bytes]:
+        """The messages for somebody who enters with this ``<x/>``, which may ask for fewer than the room's ``most``."""
         request = x.find(HISTORY) if x is not None else None
         chosen = list(self._messages)
         if request is None:
-            return [delayed(data, room, id_to_ms(each)) for each, data in chosen[-default:]] if default else []
+            return [delayed(data, room, id_to_ms(each)) for each, data in chosen[-most:]] if most else []
         since = 0
         if request.get("since"):
             since = milliseconds(request.get("since"))
@@ -83,8 +83,8 @@ class History:
             since = max(since, int((time.time() - seconds) * 1000))
         chosen = [each for each in chosen if id_to_ms(each[0]) >= since]
         stanzas, characters = _number(request, "maxstanzas"), _number(request, "maxchars")
-        if stanzas is not None:
-            chosen = chosen[len(chosen) - min(stanzas, len(chosen)) :]
+        stanzas = min(most if stanzas is None else stanzas, most, len(chosen))
+        chosen = chosen[len(chosen) - stanzas :]
         found = [delayed(data, room, id_to_ms(each)) for each, data in chosen]
         if characters is not None:
             for count, data in enumerate(reversed(found)):

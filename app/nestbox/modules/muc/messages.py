@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from nestbox.core.delay import DELAY
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.modules.content import archivable
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["handle", "publish"]
 
 SUBJECT_BYTES = 4 * 1024
-_DELAY = f"{{{ns.DELAY}}}delay"
 _FORGED = frozenset((USER_X, OCCUPANT_ID, f"{{{ns.HATS}}}hats"))
-_MAYBE_FORGED = frozenset((STANZA_ID, _DELAY))
+_MAYBE_FORGED = frozenset((STANZA_ID, DELAY))
 _END = b"</message>"
 # Errors of a client that say that it will not be there for the next stanza either (section 18.4).
 _FATAL = (

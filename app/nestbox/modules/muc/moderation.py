@@ -6,8 +6,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from nestbox.core.delay import timestamp
 from nestbox.core.errors import StanzaError
-from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.muc import messages
 from nestbox.modules.muc.history import without_jid
 from nestbox.modules.muc.room import OCCUPANT_ID

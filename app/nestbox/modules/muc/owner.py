@@ -10,6 +10,7 @@ from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.modules import dataforms
 from nestbox.modules.muc import affiliations
+from nestbox.modules.muc.admin import change_role
 from nestbox.modules.muc.config import ROOM_CONFIG, RoomConfig, config_form, read_config, read_jids
 from nestbox.modules.muc.presence import left_empty, remove
 from nestbox.store.rooms import Affiliate
@@ -46,7 +47,7 @@ async def set_form(room: Room, sender: JID, query: Element) -> None:
             await _end(room, "<destroy/>")
     else:
         # An empty form takes the room as it is: an instant room (section 10.1.2).
-        await _configure(room, sender, dataforms.submitted(form, ROOM_CONFIG) if len(form) else {})
+        await _configure(room, sender, dataforms.submitted(form, ROOM_CONFIG, must_say=False) if len(form) else {})
 
 
 async def _configure(room: Room, sender: JID, values: dict[str, list[str]]) -> None:
@@ -67,6 +68,10 @@ async def _configure(room: Room, sender: JID, values: dict[str, list[str]]) -> N
         for occupant in list(room.occupants.values()):
             if room.affiliation(occupant.bare) == "none":
                 remove(room, occupant, (322,))
+    if old.moderated and not new.moderated:  # everybody may talk now (section 4.2)
+        for occupant in list(room.occupants.values()):
+            if occupant.role == "visitor":
+                change_role(room, occupant, "participant", None, None)
     codes = _codes(room, old, new)
     if codes:
         room.tell_all(codes)

@@ -11,12 +11,12 @@ from nestbox.modules.muc.avatar import avatar_presence
 from nestbox.modules.muc.occupants import Occupant, Seat
 from nestbox.modules.muc.privileges import rank, role_for
 from nestbox.modules.muc.room import OCCUPANT_ID, Room
-from nestbox.modules.muc.stanzas import MUC_X, USER_X, item, message, presence, user_x
+from nestbox.modules.muc.stanzas import MUC_X, USER_X, item, message, presence, statuses, user_x
 from nestbox.wire import ns
 from nestbox.wire.element import Element, to_bytes
-from nestbox.wire.stanza import Stanza, iq_error
+from nestbox.wire.stanza import Stanza, iq_error, parse_stanza, readdress
 
-__all__ = ["handle", "leave", "left_empty", "remove", "show_all"]
+__all__ = ["handle", "leave", "left_empty", "remove", "show_addresses", "show_all"]
 
 NICK_BYTES = 255
 PRESENCE_BYTES = 8 * 1024
@@ -66,7 +66,7 @@ def _handle(room: Room, sender: JID, to: JID, stanza: Stanza) -> int | Awaitable
         return 0  # rooms have no subscriptions
     if seat is None:
         return _join(room, sender, to, stanza)
-    nick = _nick(to)
+    nick = _nick(to) if to.resource else seat.occupant.nick  # some clients tell the room itself how they are
     if nick != seat.occupant.nick:
         return _change_nick(room, seat, nick, stanza)
     seat.presence = _inner(stanza)
@@ -104,7 +104,7 @@ def _inner(stanza: Stanza) -> bytes:
 async def _join(room: Room, sender: JID, to: JID, stanza: Stanza) -> int:
     nick, x = _nick(to), stanza.find(MUC_X)
     if x is None:
-        raise StanzaError("not-acceptable", "You are not in this room; enter it first.")
+        return _not_inside(room, sender, nick)
     uid = _uid(room, sender)
     if uid is None:
         return 0
@@ -130,6 +130,14 @@ async def _join(room: Room, sender: JID, to: JID, stanza: Stanza) -> int:
     room.add(occupant, seat)
     room.show(occupant, but=seat)
     _welcome(room, seat, x, (201,) if created else ())
+    return 0
+
+
+def _not_inside(room: Room, sender: JID, nick: str) -> int:
+    """A client that takes itself for an occupant is told that it is none (section 7.2.18)."""
+    gone = user_x(item("none", "none", reason="You are not in this room; enter it first.") + statuses((110, 307, 333)))
+    told = presence(room.occupant_jid(nick), gone, "unavailable")
+    room.server.router.send(parse_stanza(readdress(told, str(sender))))
     return 0
 
 
@@ -192,6 +200,14 @@ def show_all(room: Room, seat: Seat, codes: Iterable[int] = ()) -> None:
             room.send([seat], room.presence_of(occupant, with_jid), False, occupant.jid)
     about = [code for code, holds in ((100, not room.config.anonymous), (170, room.archived)) if holds]
     room.show_itself(seat, (*about, *codes))
+
+
+def show_addresses(room: Room, occupant: Occupant, was: str) -> None:
+    """Show one who has become a moderator the others anew, now with their addresses (section 8)."""
+    if occupant.role == "moderator" != was and room.config.anonymous:
+        for other in room.occupants.values():
+            if other is not occupant and other.role in room.config.broadcast:
+                room.send(occupant.seats.values(), room.presence_of(other, True), False, other.jid)
 
 
 def _probed(room: Room, asker: Occupant, sender: JID, nick: str) -> int:

@@ -10,6 +10,7 @@ from nestbox.core.jid import JID, parse_jid, prepare_resource
 from nestbox.modules import dataforms
 from nestbox.modules.dataforms import Field
 from nestbox.modules.muc import admin, affiliations
+from nestbox.modules.muc.invitations import invitation
 from nestbox.modules.muc.privileges import rank
 from nestbox.modules.muc.stanzas import USER_X
 from nestbox.store.rooms import Affiliate
@@ -18,6 +19,7 @@ from nestbox.wire.element import Element, el
 from nestbox.wire.stanza import MESSAGE, Stanza
 
 if TYPE_CHECKING:
+    from nestbox.modules.muc.occupants import Occupant
     from nestbox.modules.muc.room import Room
 
 __all__ = ["VOICE", "handle"]
@@ -72,7 +74,11 @@ async def _invite(room: Room, sender: JID, x: Element) -> int:
             await affiliations.change(room, [Affiliate(bare, "member") for bare in new], occupant.nick)
     batch = 0
     for to, invite in invites:
-        outcome = room.server.router.route(room.jid, to, _invitation(room, sender, to, invite))
+        thread = invite.find(_CONTINUE)
+        stanza = invitation(
+            room, sender.bare, to, _reason(invite), thread.get("thread", "") if thread is not None else None
+        )
+        outcome = room.server.router.route(room.jid, to, stanza)
         batch = max(batch, outcome if isinstance(outcome, int) else await outcome)
     return batch
 
@@ -85,24 +91,6 @@ def _address(invite: Element) -> JID:
     if not to.local:
         raise StanzaError("jid-malformed", "A person has a name before the @.")
     return to
-
-
-def _invitation(room: Room, sender: JID, to: JID, invite: Element) -> Stanza:
-    """The invitation as it is passed on: mediated, and for clients that know only XEP-0249 direct, too."""
-    given = el(_INVITE, {"from": sender.bare})
-    direct = el(f"{{{ns.CONFERENCE}}}x", {"jid": room.address})
-    reason, thread = _reason(invite), invite.find(_CONTINUE)
-    if reason:
-        given.append(el(_REASON, text=reason))
-        direct.set("reason", reason)
-    if thread is not None:
-        given.append(el(_CONTINUE, {"thread": thread.get("thread", "")}))
-    x = el(USER_X, None, given)
-    if room.config.password:
-        x.append(el(f"{{{ns.MUC_USER}}}password", text=room.config.password))
-        direct.set("password", room.config.password)
-    attributes = {"from": room.address, "to": str(to), "id": str(room.server.ids.next())}
-    return Stanza(el(MESSAGE, attributes, x, direct))
 
 
 def _reason(parent: Element) -> str:
@@ -163,11 +151,18 @@ def _grant(room: Room, sender: JID, values: dict[str, list[str]]) -> int:
     if moderator.role != "moderator":
         raise StanzaError("forbidden", "Only moderators grant voice.")
     if values["muc#request_allow"] in (["1"], ["true"]):
-        try:
-            nick = prepare_resource((values.get("muc#roomnick") or [""])[0])
-        except ValueError as error:
-            raise StanzaError("jid-malformed", str(error)) from None
-        occupant = room.named(nick)
+        occupant = _asker(room, values)
         if occupant.role == "visitor":
             admin.change_role(room, occupant, "participant", moderator.nick, None)
     return 0
+
+
+def _asker(room: Room, values: dict[str, list[str]]) -> Occupant:
+    """Whom a moderator means: the form was sent with both, the nick and the address. Raises StanzaError."""
+    nick, jid = (values[name][0] if values.get(name) else "" for name in ("muc#roomnick", "muc#jid"))
+    if not nick and jid not in room.seats:
+        raise StanzaError("bad-request", "Which occupant?")
+    try:
+        return room.named(prepare_resource(nick)) if nick else room.seats[jid].occupant
+    except ValueError:
+        raise StanzaError("item-not-found", "Nobody here has that nickname.") from None

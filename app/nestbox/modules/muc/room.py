@@ -203,11 +203,12 @@ class Room:
         codes: Iterable[int],
         actor: str | None = None,
         reason: str | None = None,
+        kind: str | None = None,
     ) -> bytes:
         jid, affiliation = occupant.first.full if with_jid else None, self.affiliation(occupant.bare)
         inner = item(affiliation, occupant.role, jid=jid, actor=actor, reason=reason) + statuses(codes)
-        own = occupant.first.presence + occupant.id_bytes + hats(self.hats_of(occupant.bare))
-        return presence(occupant.jid, own + user_x(inner))
+        own = occupant.id_bytes + hats(self.hats_of(occupant.bare))
+        return presence(occupant.jid, (occupant.first.presence if kind is None else b"") + own + user_x(inner), kind)
 
     def show(
         self,
@@ -225,18 +226,19 @@ class Room:
         """
         occupant.told.clear()
         if occupant.role in self.config.broadcast or was in self.config.broadcast:
+            kind = None if occupant.role in self.config.broadcast else "unavailable"  # the others see it no more
             for with_jid, seats in self._others(occupant).items():
                 if seats:
-                    data = self._presence(occupant, with_jid, (), actor, reason)
+                    data = self._presence(occupant, with_jid, (), actor, reason, kind)
                     self.send(seats, data, False, occupant.jid)
         own = [seat for seat in occupant.seats.values() if seat is not but]
         if own:
-            data = self._presence(occupant, True, (110, *codes), actor, reason)
+            data = self._presence(occupant, True, (*codes, 110), actor, reason)
             self.send(own, data, True, occupant.jid)
 
     def show_itself(self, seat: Seat, codes: Iterable[int] = ()) -> None:
         """Show a seat its own occupant."""
-        self.send([seat], self._presence(seat.occupant, True, (110, *codes)), True, seat.occupant.jid)
+        self.send([seat], self._presence(seat.occupant, True, (*codes, 110)), True, seat.occupant.jid)
 
     def show_gone(
         self,
@@ -269,7 +271,7 @@ class Room:
             for with_jid, others in self._others(occupant).items():
                 if others:
                     self.send(others, data(with_jid, codes), False, occupant.jid)
-        self.send(seats, data(True, (110, *codes)), True, occupant.jid)
+        self.send(seats, data(True, (*codes, 110)), True, occupant.jid)
 
     def _others(self, occupant: Occupant) -> dict[bool, list[Seat]]:
         """The seats of everybody else, by whether they are shown real addresses."""

@@ -92,8 +92,13 @@ _OPTIONS = {
 }
 
 
-def defaults(pep: bool) -> NodeConfig:
-    """What a new node is: one that contacts may read with one item (XEP-0163, section 5), or an open one with many."""
+def defaults(pep: bool, name: str = "") -> NodeConfig:
+    """What a new node is: one that contacts may read with one item (XEP-0163, section 5), or an open one with many.
+
+    Bookmarks, which hold passwords, begin private, also where a client forgets to say so (XEP-0402, section 4).
+    """
+    if pep and name in (ns.BOOKMARKS, ns.OLD_BOOKMARKS):
+        return NodeConfig(access_model="whitelist", max_items="max", send_last_published_item="never")
     if pep:
         return NodeConfig(access_model="presence")
     return NodeConfig(max_items="max", send_last_published_item="on_sub", itemreply="publisher")
@@ -130,7 +135,7 @@ def metadata_form(config: NodeConfig, created: str, creator: str, owners: Sequen
 def options_of(parent: Element, form_type: str = OPTIONS_FORM) -> dict[str, list[str]]:
     """The fields of the form in an element such as ``<configure/>`` or ``<publish-options/>``; {} without a form."""
     x = parent.find(FORM)
-    return {} if x is None else submitted(x, form_type)
+    return {} if x is None else submitted(x, form_type, must_say=form_type == OPTIONS_FORM)
 
 
 def with_options(config: NodeConfig, options: Mapping[str, Sequence[str]], *, strict: bool) -> NodeConfig:
@@ -141,7 +146,7 @@ def with_options(config: NodeConfig, options: Mapping[str, Sequence[str]], *, st
     changed: dict[str, object] = {}
     for field, values in options.items():
         name = field.removeprefix("pubsub#")
-        option = _OPTIONS.get(name)
+        option = _OPTIONS.get(name) if name != field else None
         if option is not None:
             changed[name] = _read(name, option, values)
         elif strict:

@@ -15,15 +15,14 @@ from xml.etree.ElementTree import XML
 
 import msgspec
 
+from nestbox.core.delay import DELAY, timestamp
 from nestbox.core.ids import id_to_ms, ms_to_id
 from nestbox.core.jid import JID, parse_jid
 from nestbox.core.registry import Part
-from nestbox.modules.archive_pages import timestamp
 from nestbox.modules.pubsub.access import SEES, Access, Seen, groups_of, refusal
 from nestbox.modules.pubsub.config import NodeConfig
 from nestbox.modules.pubsub.names import of_event
 from nestbox.store.pubsub_items import Item, Last
-from nestbox.wire import ns
 from nestbox.wire.element import Element, el
 from nestbox.wire.stanza import MESSAGE, Stanza, parse_stanza, readdress
 
@@ -37,7 +36,6 @@ __all__ = ["PART", "Audience", "Notifier", "item_event"]
 # The bare JIDs of those who get it if their clients ask for the node, and addresses that have subscribed to it.
 Audience = tuple[list[str], list[str]]
 
-DELAY = f"{{{ns.DELAY}}}delay"
 PART = "pubsub"
 MOVE_MS = 10_000  # clocks of workers on different hosts differ by less, and a publication is told sooner
 _SEEN_BY_US = ("to", "both")
@@ -153,8 +151,12 @@ class Notifier:
             chosen.update((s.full, s) for s in self._sessions(bare) if op.node in s.notify)
         for address in op.subscribed:
             jid = parse_jid(address)
-            found = self._sessions(jid.bare)
-            chosen.update((s.full, s) for s in found if not jid.resource or s.full == address)
+            if jid.resource:
+                session = self._server.registry.sessions.get(address)
+                found = [session] if session is not None else []
+            else:
+                found = [session for session in self._sessions(jid.bare) if session.entry.priority >= 0]
+            chosen.update((session.full, session) for session in found)
         for session in chosen.values():
             if not (session.user.blocked and session.user.blocks(sender)):
                 session.send(readdress(op.data, session.full), False)

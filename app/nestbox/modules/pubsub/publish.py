@@ -89,7 +89,7 @@ class Publisher:
         """Make a node of the publisher's own account with the options asked for (XEP-0163, section 3)."""
         if service.user is None or service.user.jid != sender.bare:
             raise StanzaError("item-not-found", "There is no such node.")
-        config = with_options(defaults(True), options, strict=True)
+        config = with_options(defaults(True, name), options, strict=True)
         await self.create(service, service.user, name, config)  # if another was quicker, its node must do
         access = await self._gate.find(service, name, sender)
         _check_preconditions(access, options)
@@ -190,6 +190,11 @@ class Publisher:
         if view is None:
             return None
         return await self._store.pubsub_items.page(view.node.id, limit=limit, max_bytes=max_bytes, backward=True)
+
+    async def own_config(self, user: User, name: str) -> NodeConfig | None:
+        """How an account's own node is configured; None where there is no such node."""
+        view = await self._store.pubsub.view(user.jid, name, user.jid)
+        return NodeConfig.decode(view.node.config) if view is not None else None
 
     async def _say_retracted(self, access: Access, item: str) -> None:
         what = el(of_event("items"), {"node": access.node.name}, el(of_event("retract"), {"id": item}))

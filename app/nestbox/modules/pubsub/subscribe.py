@@ -158,6 +158,7 @@ class Subscriber:
         """Set the state of a subscription for its owner: subscribed, pending or none; and tell the subscriber."""
         jid = subject(el(of_ns("subscription"), {"jid": subscription.jid}))
         if subscription.state == "none":
+            subscription = subscription._replace(subid="")
             if not await self._people.unsubscribe(access.node.id, subscription.jid):
                 return
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import condition
-from rooms import ADMIN, ROOM, X, codes, configure, enter, hears, item, join, make, read_list, say, set_item
+from harness import DOMAIN, condition
+from rooms import ADMIN, ROOM, USER, X, codes, configure, enter, hears, item, join, make, read_list, say, set_item
 
 
 async def room_of(world, *others, **settings):
@@ -190,3 +190,57 @@ async def test_the_service_belongs_to_the_operators_admins(world):
     own = await join(root, "Root")
     assert item(own)["affiliation"] == "owner" and item(own)["role"] == "moderator"
     assert (await configure(root, roomname="Ours")).type == "result"
+
+
+async def test_a_new_member_of_a_members_only_room_is_invited(world):
+    anna = await make(world, membersonly="1", roomsecret="open", passwordprotectedroom="1")
+    cleo = await world.client("cleo", worker=2)
+    await world.user("dora")
+    for name in ("cleo", "dora"):
+        await set_item(anna, f"affiliation='member' jid='{name}@{DOMAIN}'", reason="Come")
+    await world.settle()
+    dora = await world.client("dora", worker=2, presence=None)  # was away
+    await dora.send("<presence/>")
+    for client in (cleo, dora):
+        invited = await client.expect("message", from_=ROOM, tag=X)
+        invite = invited.find(X).find(f"{{{USER}}}invite")
+        assert invite.get("from") == anna.bare and invite.findtext(f"{{{USER}}}reason") == "Come"
+        assert invited.find(X).findtext(f"{{{USER}}}password") == "open"
+        await client.nothing("message", from_=ROOM)
+    await set_item(anna, f"affiliation='admin' jid='{cleo.bare}'")
+    assert codes(await cleo.expect("message", from_=ROOM)) == {101}
+
+
+async def test_a_reserved_nick_can_be_given_up(world):
+    anna = await make(world)
+    await set_item(anna, f"affiliation='member' jid='cleo@{DOMAIN}' nick='Queen'")
+    assert [each["nick"] for each in await read_list(anna, "affiliation='member'")] == ["Queen"]
+    answer = await set_item(anna, f"affiliation='member' jid='cleo@{DOMAIN}' nick=''")
+    assert answer.type == "result"
+    assert ["nick" in each for each in await read_list(anna, "affiliation='member'")] == [False]
+
+
+async def test_a_new_moderator_sees_addresses(world):
+    anna, ben, cleo = await room_of(world, "ben", "cleo")
+    for how in ("role='moderator' nick='Ben'", f"affiliation='admin' jid='{cleo.bare}'"):
+        await set_item(anna, how)
+    for client, other in ((ben, cleo), (cleo, ben)):
+        seen = await client.expect(lambda s, other=other: s.kind == "presence" and item(s).get("jid") == other.jid)
+        assert seen.type is None
+
+
+async def test_who_is_not_shown_any_more_is_gone_for_the_others(world):
+    anna, ben, cleo = await room_of(world, "ben", "cleo", presencebroadcast=["moderator"])
+    await set_item(anna, "role='moderator' nick='Ben'")
+    assert (await cleo.expect("presence", from_=f"{ROOM}/Ben")).type is None
+    await set_item(anna, "role='participant' nick='Ben'")
+    assert item(await cleo.expect("presence", from_=f"{ROOM}/Ben", type="unavailable"))["role"] == "participant"
+    assert codes(await ben.expect("presence", from_=f"{ROOM}/Ben", type=None, to=ben.jid)) == {110}
+
+
+async def test_an_owner_may_be_named_a_moderator_by_an_admin(world):
+    anna, ben, _ = await room_of(world, "ben", "cleo")
+    await set_item(anna, f"affiliation='admin' jid='{ben.bare}'")
+    both = "<item role='moderator' nick='Cleo'/><item role='moderator' nick='Anna'/>"
+    assert (await ben.iq("set", f"<query xmlns='{ADMIN}'>{both}</query>", ROOM)).type == "result"
+    assert [each["nick"] for each in await read_list(anna, "role='moderator'")] == ["Anna", "Ben", "Cleo"]

@@ -87,10 +87,13 @@ async def test_real_addresses_are_shown_to_those_who_see_them(world):
     await say(ben, "x")
     await hears(anna, "x")
     assert real((await query(anna))[1][0][1]) == ben.bare
-    assert real((await query(ben))[1][0][1]) is None
+    assert real((await query(ben))[1][0][1]) == ben.bare  # his own is no secret from him
+    await say(anna, "y")
+    await hears(ben, "y")
+    assert real((await query(ben))[1][1][1]) is None
     _, found = await query(ben, fields={"with": f"{ROOM}/Ben"})
     assert bodies(found) == ["x"]
-    assert (await query(ben, fields={"with": ben.bare}))[1] == []  # nobody finds out who is who by asking
+    assert (await query(ben, fields={"with": anna.bare}))[1] == []  # nobody finds out who is who by asking
     await configure(anna, whois="anyone")
     assert real((await query(ben))[1][0][1]) == ben.bare
 

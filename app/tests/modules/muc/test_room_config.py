@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import condition, show
-from rooms import DATA, MUC, OWNER, ROOM, X, codes, configure, enter, join, make, set_item
+from rooms import DATA, MUC, OWNER, ROOM, X, codes, configure, enter, hears, item, join, make, say, set_item
 
 INFO = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
 
@@ -120,10 +120,29 @@ async def test_who_sets_a_room_up_is_told_what_it_has_become(world):
     assert codes(await anna.expect("message", type="groupchat", from_=ROOM)) == {104, 172}
 
 
+async def test_in_a_room_that_is_moderated_no_more_everybody_may_talk(world):
+    anna = await make(world, moderatedroom="1")
+    ben = await world.client("ben", worker=2)
+    assert item(await join(ben, "Ben"))["role"] == "visitor"
+    await configure(anna, moderatedroom="0")
+    assert item(await ben.expect("presence", from_=f"{ROOM}/Ben"))["role"] == "participant"
+    await say(ben, "at last")
+    await hears(anna, "at last")
+
+
+async def test_a_form_need_not_say_which_it_is(world):
+    anna = await make(world)
+    field = "<field var='muc#roomconfig_roomname'><value>Tea</value></field>"
+    x = f"<x xmlns='jabber:x:data' type='submit'>{field}</x>"
+    assert (await anna.iq("set", f"<query xmlns='{OWNER}'>{x}</query>", ROOM)).type == "result"
+    assert (await get_form(anna))["roomname"] == ["Tea"]
+
+
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
         ({"roomname": "New"}, {104}),
+        ({"enablearchiving": "0", "enablelogging": "1"}, {171}),
         ({"enablelogging": "0"}, {171}),
         ({"whois": "anyone"}, {172}),
         ({"whois": "anyone", "roomname": "New"}, {104, 172}),

@@ -171,7 +171,8 @@ async def test_what_is_no_way_in(world):
     await make(world)
     ben = await world.client("ben", worker=2)
     await ben.send(f"<presence to='{ROOM}/Ben'/>")  # GC 1.0, or a client that thinks that it is inside
-    assert condition(await ben.expect("presence", type="error")) == "not-acceptable"
+    told = await ben.expect("presence", type="unavailable", from_=f"{ROOM}/Ben")
+    assert codes(told) == {110, 307, 333} and item(told)["role"] == "none"
     await enter(ben, "")
     await ben.drain()
     await ben.send(f"<presence to='{ROOM}'><x xmlns='{MUC}'/></presence>")
@@ -179,6 +180,13 @@ async def test_what_is_no_way_in(world):
     await enter(ben, "x" * 256)
     assert condition(await ben.expect("presence", type="error")) == "not-acceptable"
     assert world.limits_hit() == {"room_nick_bytes": 1}
+
+
+async def test_one_who_is_inside_may_tell_the_room_how_he_is(world):
+    anna = await make(world)
+    await anna.send(f"<presence to='{ROOM}'><show>away</show></presence>")
+    seen = await anna.expect("presence", from_=f"{ROOM}/Anna")
+    assert seen.type is None and seen.element.findtext("{jabber:client}show") == "away"
 
 
 async def test_entering_again_shows_everything_again(world):

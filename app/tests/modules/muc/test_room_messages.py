@@ -9,8 +9,8 @@ from archive_client import query
 from harness import condition, show
 from rooms import MUC, ROOM, configure, enter, hears, join, make, say, set_item
 
+from nestbox.core.delay import timestamp
 from nestbox.core.ids import id_to_ms
-from nestbox.modules.archive_pages import timestamp
 from nestbox.wire.stanza import id_by
 
 BODY = "{jabber:client}body"
@@ -145,6 +145,16 @@ async def history(world, request):
     got = [stanza.element.findtext(BODY) for stanza in await cleo.drain() if stanza.kind == "message"]
     await cleo.leave()
     return got[:-1]
+
+
+async def test_nobody_gets_more_history_than_the_room_gives(world):
+    anna, _ = await two(world, **{"muc#maxhistoryfetch": "1"})
+    await say(anna, "one")
+    await say(anna, "two")
+    for request in ("maxstanzas='50'", "since='1970-01-01T00:00:00Z'", "maxchars='65000'", ""):
+        assert await history(world, request) == ["two"]
+    await configure(anna, **{"muc#maxhistoryfetch": "0"})
+    assert await history(world, "maxstanzas='50'") == []
 
 
 async def test_newcomers_choose_how_much_history_they_want(world):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness import condition
-from pep import ask, event, ids, items, listener, no_event, publish
+from pep import ask, create, event, ids, items, listener, no_event, publish
 
 from nestbox.modules import bookmarks
 
@@ -147,3 +147,33 @@ async def test_the_account_says_that_it_joins_them(world):
     alice = await world.client("alice")
     info = (await alice.iq("get", "<query xmlns='http://jabber.org/protocol/disco#info'/>", alice.bare)).payload
     assert {f"{NEW}#compat", f"{NEW}#compat-pep"} <= {each.get("var") for each in info}
+
+
+async def test_what_is_private_does_not_go_into_a_node_that_others_read(world):
+    await world.friends("alice", "bob")
+    alice = await world.client("alice")
+    assert (await create(alice, OLD)).type == "result"  # as for contacts
+    bob = await listener(world, "bob", OLD, NEW, worker=2)
+    await set_private(alice, storage(old("tea@rooms.x.test", "Tea")))
+    await no_event(bob)
+    assert ids(await items(alice, OLD)) == []
+    assert ids(await items(alice, NEW)) == ["tea@rooms.x.test"]  # which is private, as nobody has made it before
+    assert condition(await items(bob, NEW, alice.bare)) == "not-allowed"
+
+
+async def test_a_node_that_keeps_too_few_is_not_joined(world):
+    alice = await world.client("alice")
+    assert (await create(alice, NEW, access_model="whitelist", max_items="1")).type == "result"
+    await set_private(alice, storage(*(old(f"{name}@rooms.x.test", name) for name in ("one", "two"))))
+    assert [room[1] for room in await private(alice)] == ["one", "two"]
+    await publish(alice, NEW, "three@rooms.x.test", bookmark("three"))
+    assert [room[1] for room in await private(alice)] == ["one", "two"]
+
+
+async def test_a_bookmark_is_private_where_the_client_forgot_to_say_so(world):
+    await world.friends("alice", "bob")
+    alice, bob = await world.client("alice"), await world.client("bob", worker=2)
+    for name in ("one", "two"):
+        await publish(alice, NEW, f"{name}@rooms.x.test", bookmark(name))
+    assert condition(await items(bob, NEW, alice.bare)) == "not-allowed"
+    assert [room[1] for room in await private(alice)] == ["one", "two"]

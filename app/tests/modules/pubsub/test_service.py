@@ -293,6 +293,27 @@ async def test_a_new_subscriber_gets_the_last_item(world):
     await no_event(bob)
 
 
+async def test_who_subscribes_with_a_session_hears_even_without_presence(world):
+    alice = await world.client("alice")
+    silent = await world.client("bob", "silent", worker=2, presence=None)
+    shy = await world.client("carol", worker=2, presence="<presence><priority>-1</priority></presence>")
+    await create(alice, NODE, SERVICE)
+    assert (await ask(silent, "set", f"<subscribe node='{NODE}' jid='{silent.jid}'/>", SERVICE)).type == "result"
+    assert (await ask(shy, "set", f"<subscribe node='{NODE}' jid='{shy.bare}'/>", SERVICE)).type == "result"
+    await publish(alice, NODE, "1", to=SERVICE)
+    assert (await event(silent, NODE))[0].get("id") == "1"
+    await no_event(shy)  # what is for its bare JID is not for a resource of negative priority
+
+
+async def test_a_form_need_not_say_which_it_is(world):
+    alice = await world.client("alice")
+    field = "<field var='pubsub#title'><value>News</value></field><field var='max_items'><value>7</value></field>"
+    configure = f"<configure><x xmlns='jabber:x:data' type='submit'>{field}</x></configure>"
+    assert (await ask(alice, "set", f"<create node='{NODE}'/>{configure}", SERVICE)).type == "result"
+    known = fields((await ask(alice, "get", f"<configure node='{NODE}'/>", SERVICE, owner=True)).payload)
+    assert known["pubsub#title"] == ["News"] and known["pubsub#max_items"] == ["max"]  # that field has no such name
+
+
 async def test_there_are_no_collections(world):
     alice = await world.client("alice")
     await create(alice, NODE, node_type="leaf")
