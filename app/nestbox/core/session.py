@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from nestbox.core.delay import delayed
 from nestbox.core.errors import StreamError
 from nestbox.core.jid import JID
 from nestbox.core.registry import Entry
@@ -209,7 +211,7 @@ class Session:
         held = self.held
         key = presence_of or next(_numbers)
         held.pop(key, None)
-        held[key] = data
+        held[key] = data if urgent else delayed(data, self.jid.domain, time.time_ns() // 1_000_000)
         if urgent or len(held) >= HELD_MAX or len(data) >= HELD_BYTES:
             self.release()
 

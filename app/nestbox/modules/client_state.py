@@ -1,7 +1,8 @@
 """XEP-0352, Client State Indication: what may wait does not wake a phone.
 
 While a client says it is inactive, presence, lone chat states and event notifications are held back; the first stanza
-that matters, or the client's return, sends them all, in order, but of each contact's resource only its last presence.
+that matters, or the client's return, sends them all, in order, but of each contact's resource only its last presence;
+each says since when it has waited.
 The state does not outlast a resumption (section 5.2).
 """
 

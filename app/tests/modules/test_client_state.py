@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import show
+from harness import DOMAIN, show
 
 from nestbox.core import session as core_session
 from nestbox.modules.client_state import urgent
@@ -53,7 +53,11 @@ async def test_little_things_wait_and_come_in_order(world, worker):
     await alice.send(f"<message to='{bob.bare}' type='chat'>{STATE}</message>")
     await bob.nothing()
     await alice.send(f"<message to='{bob.bare}' type='chat'><body>wake up</body></message>")
-    assert bodies(await bob.drain()) == ["presence", "message", "wake up"]
+    presence, typing, wake_up = got = await bob.drain()
+    assert bodies(got) == ["presence", "message", "wake up"]
+    for held in (presence, typing):  # what has waited is no news
+        assert held.find("{urn:xmpp:delay}delay").get("from") == DOMAIN
+    assert not wake_up.has("{urn:xmpp:delay}delay")
     await alice.send("<presence/>")
     await bob.nothing()  # still inactive
     say(bob, "active")

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Iterable
 from xml.etree.ElementTree import XML
 
-from nestbox.core.delay import timestamp
+from nestbox.core.delay import delayed
 from nestbox.core.errors import StanzaError
 from nestbox.core.ids import id_to_ms
 from nestbox.modules.archive_query import milliseconds
 from nestbox.wire import ns
-from nestbox.wire.element import Element, escape_attribute
+from nestbox.wire.element import Element
 
-__all__ = ["History", "delayed", "is_subject", "without_jid", "worth_showing"]
+__all__ = ["History", "is_subject", "without_jid", "worth_showing"]
 
 HISTORY = f"{{{ns.MUC}}}history"
 _BYTES = 256 * 1024  # of all that a room remembers
@@ -28,12 +28,6 @@ def without_jid(row: bytes) -> bytes:
     """A row of the archive without the sender's real address, which we put at its end."""
     at = row.rfind(_REAL)
     return row if at < 0 else row[:at] + _END
-
-
-def delayed(data: bytes, room: str, ms: int) -> bytes:
-    """A message as it was sent, with the time of sending."""
-    stamp = f'<delay xmlns="{ns.DELAY}" from="{escape_attribute(room)}" stamp="{timestamp(ms)}"/>'
-    return data.removesuffix(_END) + stamp.encode() + _END
 
 
 class History:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from nestbox.core.delay import DELAY
+from nestbox.core.delay import DELAY, delayed
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import JID, parse_jid
 from nestbox.modules.content import archivable
 from nestbox.modules.muc import moderation, requests
-from nestbox.modules.muc.history import delayed, is_subject, worth_showing
+from nestbox.modules.muc.history import is_subject, worth_showing
 from nestbox.modules.muc.presence import remove
 from nestbox.modules.muc.room import OCCUPANT_ID
 from nestbox.modules.muc.stanzas import USER_X, item, user_x
