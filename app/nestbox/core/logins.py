@@ -92,6 +92,7 @@ class Logins:
                 outcome.resumed = session.durable(self._store.committer.committed)
                 outcome.sm = True
                 return session, outcome
+            outcome.handled = await self._server.resumption.handled(event.username, event.resume[0])
         if event.bind is None:
             return None, outcome
         return await self._bind(link, event, event.bind, outcome, address, transport), outcome

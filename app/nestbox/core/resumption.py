@@ -8,6 +8,7 @@ and durable: else the client would send again what we have, or think safe what w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nestbox.bus import BusError
 from nestbox.core import registry as reg
 from nestbox.core.errors import StreamError
 from nestbox.core.following import Following
@@ -36,10 +38,15 @@ CLAIM_SECONDS = 3.0  # how long the other workers may take to say whether they h
 RECOVERY_PAUSE = 0.05  # seconds between two looks at whether a dead worker's session is put away
 PARKED = "parked"  # hash on the bus: what was put away, by id, and until when (Unix seconds)
 PARKED_SPARE = 600  # seconds for which it stays readable after that, for whoever ends it
+HANDLED_SECONDS = 24 * 3600  # for which a client hears how far its lost session got
 MOVED_MAX = 1_000  # sessions of which we remember where they went
 _log = logging.getLogger("nestbox.resumption")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+def _handled_key(user: User, sm_id: str) -> str:
+    return f"handled:{user.id}:{sm_id}"
 
 
 def _taken_over() -> StreamError:
@@ -419,4 +426,21 @@ class Resumption:
                 user = await self._server.users.load(_decode(raw).entry.bare.partition("@")[0])
                 session = self._adopt(raw, user) if user is not None else None
                 if session is not None:
-                    await self._server.end_session(session)
+                    await self.expire(session)
+
+    async def expire(self, session: Session) -> None:
+        """End a session whose client has not come back in time.
+
+        How much it has handled is kept for a while, so that the client need not send that again (XEP-0198, section 5).
+        """
+        if session.sm_id is not None:
+            h = session.durable(self._server.store.committer.committed)
+            with contextlib.suppress(BusError):  # without it the client sends more than it must
+                await self._server.bus.set(_handled_key(session.user, session.sm_id), b"%d" % h, HANDLED_SECONDS)
+        await self._server.end_session(session)
+
+    async def handled(self, username: str, sm_id: str) -> int | None:
+        """How many stanzas an account's session that was not resumed in time had handled, None where nobody knows."""
+        user = await self._server.users.load(username)
+        found = await self._server.bus.get(_handled_key(user, sm_id)) if user is not None else None
+        return int(found) if found is not None else None

@@ -293,7 +293,7 @@ class Server:
         for session in list(self.registry.sessions.values()):
             if session.link is None and not session.ended and now - session.away_since > limit:
                 self.counts.limits_hit["resume_seconds"] += 1
-                await self.end_session(session)
+                await self.resumption.expire(session)
         self._ticks += 1
         if self._ticks % PARKED_TICKS == 0 and self.shared_bus:
             await self.resumption.end_parked()

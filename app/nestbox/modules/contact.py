@@ -19,7 +19,7 @@ FORM_TYPE = "http://jabber.org/network/serverinfo"
 
 
 def setup(server: Server) -> None:
-    """Publish what the operator gave; the administrators are there for the rest and for abuse if nobody else is."""
+    """Publish what the operator gave; administration and abuse are the administrators' where nobody else is named."""
     config = server.config
     contact = msgspec.structs.asdict(config.contact)
     for kind in ("admin", "abuse"):

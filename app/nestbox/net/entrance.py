@@ -143,7 +143,8 @@ async def _resume(connection: Connection, event: ResumeRequest) -> None:
     server = connection.shared.server
     session = await server.resume(connection, connection.username, event.previd, event.h)
     if session is None:
-        connection.stream.resume_failed("item-not-found")
+        handled = await server.resumption.handled(connection.username, event.previd)
+        connection.stream.resume_failed("item-not-found", handled)
         return
     connection.session = session
     connection.stream.resumed(event.previd, session.durable(server.store.committer.committed))

@@ -73,13 +73,14 @@ class Establish:
 class Established:
     """What became of an `Establish`. ``jid`` is the full one of a session, None without.
 
-    ``resumed`` is the count of handled stanzas, None where nothing was resumed; ``sm`` says that stream management is
-    on; ``bound`` are the serialised answers to the features asked for; ``token`` a new one and when it expires, as
-    XEP-0082 writes it.
+    ``resumed`` is the count of handled stanzas, None where nothing was resumed, ``handled`` that of a session that was
+    lost, None where nobody knows it; ``sm`` says that stream management is on; ``bound`` are the serialised answers to
+    the features asked for; ``token`` a new one and when it expires, as XEP-0082 writes it.
     """
 
     jid: JID | None = None
     resumed: int | None = None
+    handled: int | None = None
     sm: bool = False
     bound: bytes = b""
     token: tuple[str, str] | None = None

@@ -216,7 +216,7 @@ class Sasl2(Login):
             data += sm.resumed(resume.get("previd"), outcome.resumed)
         elif resume is not None:
             good = resume.get("previd") and sm.unsigned(resume.get("h")) is not None
-            data += sm.failed("item-not-found" if good else "bad-request")
+            data += sm.failed("item-not-found" if good else "bad-request", outcome.handled)
         bound = outcome.jid is not None and outcome.resumed is None
         if bound:
             data += f"<bound xmlns='{ns.BIND2}'>".encode() + outcome.bound + b"</bound>"

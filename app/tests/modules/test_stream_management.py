@@ -446,11 +446,31 @@ async def test_a_session_nobody_came_back_for_ends(world):
     await world.servers[1].bus.close()
     world.hub.hashes[PARKED] = dict.fromkeys(world.hub.hashes[PARKED], b"1")  # long ago
     await world.servers[2].resumption.end_parked()
-    assert not world.hub.hashes[PARKED] and not world.hub.values
+    assert not world.hub.hashes[PARKED]
+    assert [key for key in world.hub.values if not key.startswith("handled:")] == []
     await world.settle()
     again = await WireClient.login(world, "bob2", worker=2)
     await world.settle()
     assert "1" in again.bodies
+
+
+@pytest.mark.parametrize("worker", [1, 2])
+async def test_who_comes_too_late_hears_what_was_handled(world, worker):
+    """XEP-0198, section 5: or it would send again what the others have."""
+    await world.user("alice")
+    bob = await WireClient.login(world, "bob")
+    for body in "12":
+        bob.send(f"<message to='alice@{DOMAIN}' type='chat'><body>{body}</body></message>")
+    await bob.answered()
+    await end_by_timeout(world, bob)
+    await world.settle()
+    assert not await bob.resume(worker=worker)
+    assert bob.others[0].get("h") == str(bob.acked)
+    eve = await WireClient.login(world, "eve")
+    eve.vanish()
+    eve.sm_id = bob.sm_id
+    assert not await eve.resume(worker=worker)
+    assert eve.others[0].get("h") is None  # it was not hers
 
 
 async def test_alone_a_worker_keeps_what_it_owes_in_the_store(world):

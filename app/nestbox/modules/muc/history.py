@@ -77,8 +77,8 @@ class History:
             since = max(since, int((time.time() - seconds) * 1000))
         chosen = [each for each in chosen if id_to_ms(each[0]) >= since]
         stanzas, characters = _number(request, "maxstanzas"), _number(request, "maxchars")
-        stanzas = min(most if stanzas is None else stanzas, most, len(chosen))
-        chosen = chosen[len(chosen) - stanzas :]
+        wanted = min(len(chosen), most if stanzas is None else min(stanzas, most))
+        chosen = chosen[len(chosen) - wanted :]
         found = [delayed(data, room, id_to_ms(each)) for each, data in chosen]
         if characters is not None:
             for count, data in enumerate(reversed(found)):
