@@ -260,3 +260,12 @@ class WireClient:
             if element.tag == "{http://etherx.jabber.org/streams}error":
                 return element[0].tag.rpartition("}")[2]
         return None
+
+
+async def archived(world: World, name: str) -> list[str]:
+    """The bodies in an account's archive."""
+    await world.settle()
+    store = world.servers[1].store
+    owner = (await store.accounts.get(name)).id
+    page = await store.archive.query(owner, limit=10_000)
+    return [row.stanza.partition(b"<body>")[2].partition(b"</body>")[0].decode() for row in page.rows]
