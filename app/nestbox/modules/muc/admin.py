@@ -105,7 +105,7 @@ async def change_lists(room: Room, sender: JID, query: Element) -> None:
         affiliations.check(room, sender.bare, changes)
     nick = seat.occupant.nick if seat is not None else None
     if changes:
-        await affiliations.change(room, changes, nick, inviter=sender.bare)
+        await affiliations.change(room, changes, nick)
     for occupant, role, reason in roles:
         if room.occupants.get(occupant.nick) is occupant:
             change_role(room, occupant, role, nick, reason)

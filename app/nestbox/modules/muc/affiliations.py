@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from nestbox.core.errors import StanzaError
 from nestbox.core.jid import parse_jid
-from nestbox.modules.muc.invitations import invitation
 from nestbox.modules.muc.presence import remove, show_addresses
 from nestbox.modules.muc.privileges import check_affiliation, role_after
 from nestbox.modules.muc.stanzas import item, message, statuses, user_x
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from nestbox.modules.muc.room import Room
 
 __all__ = ["change", "check"]
-
-_NEW_MEMBER = ("none", "member")
 
 
 def check(room: Room, actor: str, changes: Sequence[Affiliate]) -> None:
@@ -37,13 +34,11 @@ def check(room: Room, actor: str, changes: Sequence[Affiliate]) -> None:
         raise StanzaError("resource-constraint", "The room's lists are full.", limit="room_affiliations")
 
 
-async def change(
-    room: Room, changes: Sequence[Affiliate], actor: str | None = None, code: int = 321, *, inviter: str = ""
-) -> None:
+async def change(room: Room, changes: Sequence[Affiliate], actor: str | None = None, code: int = 321) -> None:
     """Store changes and let them take effect; ``actor`` is a nick, ``code`` says why one who loses membership leaves.
 
-    New members of a members-only room are invited in the name of the bare JID ``inviter``, where given (section 9.5).
-    The changes are checked already.
+    The changes are checked already. New members of a members-only room are told, but not invited, which section 9.5
+    recommends: clients that make somebody a member send an invitation of their own, and would be shown a second one.
     """
     for each in changes:
         user = await _account(room, each.jid)
@@ -61,13 +56,7 @@ async def change(
         else:
             room.affiliates[each.jid] = each
     for each in changes:
-        invited = bool(inviter) and room.config.members_only and (before[each.jid], each.affiliation) == _NEW_MEMBER
-        _apply(room, each, before[each.jid], actor, code, told=not invited)
-        if invited and "@" in each.jid:
-            to = parse_jid(each.jid)
-            outcome = room.server.router.route(room.jid, to, invitation(room, inviter, to, each.reason))
-            if not isinstance(outcome, int):
-                await outcome
+        _apply(room, each, before[each.jid], actor, code)
 
 
 async def _account(room: Room, jid: str) -> int | None:
@@ -78,7 +67,7 @@ async def _account(room: Room, jid: str) -> int | None:
     return user.id if user is not None else None
 
 
-def _apply(room: Room, affiliate: Affiliate, before: str, actor: str | None, code: int, *, told: bool) -> None:
+def _apply(room: Room, affiliate: Affiliate, before: str, actor: str | None, code: int) -> None:
     bare, after = affiliate.jid, room.affiliation(affiliate.jid)
     reason = affiliate.reason
     if "@" not in bare:  # a domain
@@ -98,15 +87,15 @@ def _apply(room: Room, affiliate: Affiliate, before: str, actor: str | None, cod
             room.keep(occupant.seats.values())
             show_addresses(room, occupant, was)
     if not found and before != after:
-        _tell_absent(room, bare, after, reason, himself=told)
+        _tell_absent(room, bare, after, reason)
 
 
-def _tell_absent(room: Room, bare: str, affiliation: str, reason: str | None, *, himself: bool) -> None:
-    """Nobody of that address is here: tell those who see addresses, and ``himself`` where he is (status 101)."""
+def _tell_absent(room: Room, bare: str, affiliation: str, reason: str | None) -> None:
+    """Nobody of that address is here: tell those who see addresses, and himself where he is (status 101)."""
     about = item(affiliation, "none", jid=bare, reason=reason)
     seats = [seat for each in room.occupants.values() if room.sees_jids(each) for seat in each.seats.values()]
     if seats:
         room.send(seats, message(room.address, user_x(about), None))
-    if himself and "@" in bare:
+    if "@" in bare:
         own = item(affiliation, "none", jid=bare, reason=reason) + statuses((101,))
         room.server.router.send(parse_stanza(readdress(message(room.address, user_x(own), None), bare)))

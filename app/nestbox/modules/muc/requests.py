@@ -10,7 +10,6 @@ from nestbox.core.jid import JID, parse_jid, prepare_resource
 from nestbox.modules import dataforms
 from nestbox.modules.dataforms import Field
 from nestbox.modules.muc import admin, affiliations
-from nestbox.modules.muc.invitations import invitation
 from nestbox.modules.muc.privileges import rank
 from nestbox.modules.muc.stanzas import USER_X
 from nestbox.store.rooms import Affiliate
@@ -74,11 +73,7 @@ async def _invite(room: Room, sender: JID, x: Element) -> int:
             await affiliations.change(room, [Affiliate(bare, "member") for bare in new], occupant.nick)
     batch = 0
     for to, invite in invites:
-        thread = invite.find(_CONTINUE)
-        stanza = invitation(
-            room, sender.bare, to, _reason(invite), thread.get("thread", "") if thread is not None else None
-        )
-        outcome = room.server.router.route(room.jid, to, stanza)
+        outcome = room.server.router.route(room.jid, to, _invitation(room, sender, to, invite))
         batch = max(batch, outcome if isinstance(outcome, int) else await outcome)
     return batch
 
@@ -91,6 +86,24 @@ def _address(invite: Element) -> JID:
     if not to.local:
         raise StanzaError("jid-malformed", "A person has a name before the @.")
     return to
+
+
+def _invitation(room: Room, sender: JID, to: JID, invite: Element) -> Stanza:
+    """The invitation as it is passed on: mediated, and for clients that know only XEP-0249 direct, too."""
+    given = el(_INVITE, {"from": sender.bare})
+    direct = el(f"{{{ns.CONFERENCE}}}x", {"jid": room.address})
+    reason, thread = _reason(invite), invite.find(_CONTINUE)
+    if reason:
+        given.append(el(_REASON, text=reason))
+        direct.set("reason", reason)
+    if thread is not None:
+        given.append(el(_CONTINUE, {"thread": thread.get("thread", "")}))
+    x = el(USER_X, None, given)
+    if room.config.password:
+        x.append(el(f"{{{ns.MUC_USER}}}password", text=room.config.password))
+        direct.set("password", room.config.password)
+    attributes = {"from": room.address, "to": str(to), "id": str(room.server.ids.next())}
+    return Stanza(el(MESSAGE, attributes, x, direct))
 
 
 def _reason(parent: Element) -> str:

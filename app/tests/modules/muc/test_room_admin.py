@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import DOMAIN, condition
-from rooms import ADMIN, ROOM, USER, X, codes, configure, enter, hears, item, join, make, read_list, say, set_item
+from rooms import ADMIN, ROOM, X, codes, configure, enter, hears, item, join, make, read_list, say, set_item
 
 
 async def room_of(world, *others, **settings):
@@ -190,25 +190,6 @@ async def test_the_service_belongs_to_the_operators_admins(world):
     own = await join(root, "Root")
     assert item(own)["affiliation"] == "owner" and item(own)["role"] == "moderator"
     assert (await configure(root, roomname="Ours")).type == "result"
-
-
-async def test_a_new_member_of_a_members_only_room_is_invited(world):
-    anna = await make(world, membersonly="1", roomsecret="open", passwordprotectedroom="1")
-    cleo = await world.client("cleo", worker=2)
-    await world.user("dora")
-    for name in ("cleo", "dora"):
-        await set_item(anna, f"affiliation='member' jid='{name}@{DOMAIN}'", reason="Come")
-    await world.settle()
-    dora = await world.client("dora", worker=2, presence=None)  # was away
-    await dora.send("<presence/>")
-    for client in (cleo, dora):
-        invited = await client.expect("message", from_=ROOM, tag=X)
-        invite = invited.find(X).find(f"{{{USER}}}invite")
-        assert invite.get("from") == anna.bare and invite.findtext(f"{{{USER}}}reason") == "Come"
-        assert invited.find(X).findtext(f"{{{USER}}}password") == "open"
-        await client.nothing("message", from_=ROOM)
-    await set_item(anna, f"affiliation='admin' jid='{cleo.bare}'")
-    assert codes(await cleo.expect("message", from_=ROOM)) == {101}
 
 
 async def test_a_reserved_nick_can_be_given_up(world):

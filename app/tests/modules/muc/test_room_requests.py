@@ -123,6 +123,10 @@ async def test_a_visitor_asks_for_voice(world):
     await ben.nothing("presence")
     await anna.send(f"<message to='{ROOM}'>{form(answer)}</message>")
     assert item(await ben.expect("presence", from_=f"{ROOM}/Ben"))["role"] == "participant"
+    await anna.send(f"<message to='{ROOM}'>{form({**answer, 'muc#jid': '', 'muc#roomnick': ''})}</message>")
+    assert condition(await anna.expect("message", type="error")) == "bad-request"
+    await anna.send(f"<message to='{ROOM}'>{form({**answer, 'muc#jid': cleo.jid, 'muc#roomnick': ''})}</message>")
+    assert item(await cleo.expect("presence", from_=f"{ROOM}/Cleo"))["role"] == "participant"
 
 
 async def register(client, nick):
