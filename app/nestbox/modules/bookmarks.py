@@ -86,7 +86,7 @@ class _Bookmarks:
             raise _NotJoinedError
         return page.items
 
-    async def _check_room(self, user: User, count: int) -> None:
+    async def _check_space(self, user: User, count: int) -> None:
         """Raise _NotJoinedError where the node would not keep so many items."""
         config = await self._publisher.own_config(user, ns.BOOKMARKS)
         if config is not None and config.keep(self._limit) < count:
@@ -100,7 +100,7 @@ class _Bookmarks:
         """Take over what was bookmarked the old way before there were items."""
         known = {item.name for item in await self._items(user, ns.BOOKMARKS) or ()}
         found = _conferences(storage)
-        await self._check_room(user, len(known | found.keys()))
+        await self._check_space(user, len(known | found.keys()))
         for jid, conference in found.items():
             if jid not in known:
                 await self._publisher.put_own(user, ns.BOOKMARKS, jid, conference, _MANY)
@@ -109,7 +109,7 @@ class _Bookmarks:
         """Make the items what a whole list says; notifications go out for what differs only."""
         current = {item.name: XML(item.payload) for item in await self._items(user, ns.BOOKMARKS) or ()}
         wanted = _conferences(storage)
-        await self._check_room(user, len(wanted))
+        await self._check_space(user, len(wanted))
         for jid, conference in wanted.items():
             before = current.get(jid)
             if before is not None:

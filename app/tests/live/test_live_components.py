@@ -1,4 +1,4 @@
-"""Components of another maker on three workers: a bot, and an app's server for push notifications."""
+"""Components of another maker on four workers: a bot, and an app's server for push notifications."""
 
 from __future__ import annotations
 

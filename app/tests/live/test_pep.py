@@ -1,4 +1,4 @@
-"""PEP with somebody else's client, on three workers: keys, pictures, bookmarks, moods (XEP-0060, XEP-0163)."""
+"""PEP with somebody else's client, on four workers: keys, pictures, bookmarks, moods (XEP-0060, XEP-0163)."""
 
 from __future__ import annotations
 

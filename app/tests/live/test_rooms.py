@@ -1,4 +1,4 @@
-"""Rooms over three workers, with slixmpp's own rooms (XEP-0045, XEP-0313, XEP-0249)."""
+"""Rooms over four workers, with slixmpp's own rooms (XEP-0045, XEP-0313, XEP-0249)."""
 
 import asyncio
 import signal

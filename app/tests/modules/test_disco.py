@@ -34,7 +34,14 @@ async def test_the_server_says_what_it_is_and_can_do(world):
     assert info[0].attrib == {"category": "server", "type": "im", "name": "Nestbox"}
     found = features(info)
     assert found == sorted(set(found))
-    for feature in ("urn:xmpp:ping", "urn:xmpp:blocking", "urn:xmpp:time", "jabber:iq:version", "vcard-temp"):
+    for feature in (
+        "jabber:iq:roster",
+        "urn:xmpp:ping",
+        "urn:xmpp:blocking",
+        "urn:xmpp:time",
+        "jabber:iq:version",
+        "vcard-temp",
+    ):
         assert feature in found
 
 
@@ -124,6 +131,21 @@ class TestContact:
         )
         text += "admin-addresses<xmpp:root@nestbox.test<"
         assert caps.get("ver") == base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
+
+
+class TestAdministrators:
+    """The same, where the operator names nobody."""
+
+    @pytest.fixture
+    def config(self, config):
+        config.admins = ["root"]
+        return config
+
+    async def test_they_are_there_for_abuse_too(self, world):
+        alice = await world.client("alice")
+        info = (await alice.iq("get", query("info"), to=DOMAIN)).find(INFO + "query")
+        found = {field.get("var"): [value.text for value in field] for field in info.find(FORM)}
+        assert found["abuse-addresses"] == found["admin-addresses"] == ["xmpp:root@nestbox.test"]
 
 
 @pytest.mark.parametrize("address", ["help@nestbox.test", "javascript:alert(1)", "mailto:a b"])

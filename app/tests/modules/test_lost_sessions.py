@@ -85,9 +85,6 @@ async def test_no_end_before_its_time(world):
     assert await bob.resume(worker=1)
 
 
-# a worker stops
-
-
 async def test_a_session_nobody_came_back_for_ends(world):
     await world.friends("alice", "bob")
     alice = await world.client("alice", worker=2)
@@ -139,6 +136,3 @@ async def test_alone_a_worker_keeps_what_it_owes_in_the_store(world):
     again = await WireClient.login(world, "bob", worker=2)
     await world.settle()
     assert again.bodies == ["1"]
-
-
-# all of it

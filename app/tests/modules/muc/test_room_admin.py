@@ -157,6 +157,7 @@ async def test_lists_of_affiliations_show_addresses_only_to_those_who_see_them_a
     assert [each["jid"] for each in await read_list(eve, "affiliation='member'")] == [eve.bare]
     await configure(anna, getmemberlist=["moderator"])
     assert condition(await read_list(ben, "affiliation='owner'")) == "forbidden"
+    assert condition(await read_list(eve, "affiliation='member'")) == "forbidden"  # nor from outside
 
 
 async def test_those_who_are_not_here_are_told_and_told_of(world):
@@ -203,9 +204,9 @@ async def test_a_reserved_nick_can_be_given_up(world):
 
 async def test_a_new_moderator_sees_addresses(world):
     anna, ben, cleo = await room_of(world, "ben", "cleo")
-    for how in ("role='moderator' nick='Ben'", f"affiliation='admin' jid='{cleo.bare}'"):
+    by_role, by_affiliation = "role='moderator' nick='Ben'", f"affiliation='admin' jid='{cleo.bare}'"
+    for how, client, other in ((by_role, ben, cleo), (by_affiliation, cleo, ben)):
         await set_item(anna, how)
-    for client, other in ((ben, cleo), (cleo, ben)):
         seen = await client.expect(lambda s, other=other: s.kind == "presence" and item(s).get("jid") == other.jid)
         assert seen.type is None
 

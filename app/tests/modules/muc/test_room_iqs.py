@@ -68,6 +68,9 @@ async def test_public_rooms_are_listed_in_pages(world):
     assert await page("<max>2</max><before/>") == ["b", "tea"]
     assert await page(f"<max>2</max><before>b@{HOST}</before>") == ["a"]
     assert await page("<max>0</max>") == []
+    for stranger in ("b", "b@elsewhere.test"):  # an id that nobody was given
+        asked = ITEMS.replace("/>", f"><set xmlns='{RSM}'><after>{stranger}</after></set></query>")
+        assert condition(await ben.iq("get", asked, HOST)) == "item-not-found"
 
 
 async def test_a_room_says_what_it_is(world):

@@ -298,11 +298,18 @@ async def test_who_subscribes_with_a_session_hears_even_without_presence(world):
     silent = await world.client("bob", "silent", worker=2, presence=None)
     shy = await world.client("carol", worker=2, presence="<presence><priority>-1</priority></presence>")
     await create(alice, NODE, SERVICE)
+    await publish(alice, NODE, "0", to=SERVICE)
     assert (await ask(silent, "set", f"<subscribe node='{NODE}' jid='{silent.jid}'/>", SERVICE)).type == "result"
+    assert (await event(silent, NODE))[0].get("id") == "0"
     assert (await ask(shy, "set", f"<subscribe node='{NODE}' jid='{shy.bare}'/>", SERVICE)).type == "result"
     await publish(alice, NODE, "1", to=SERVICE)
     assert (await event(silent, NODE))[0].get("id") == "1"
-    await no_event(shy)  # what is for its bare JID is not for a resource of negative priority
+    await no_event(shy)  # what is for its bare JID, the last item, too, is not for a resource of negative priority
+    ends = f"<subscriptions node='{NODE}'><subscription jid='{silent.jid}' subscription='none'/></subscriptions>"
+    assert (await ask(alice, "set", ends, SERVICE, owner=True)).type == "result"
+    told = await silent.expect(lambda s: s.find(f"{EVENT}event/{EVENT}subscription") is not None)
+    told = told.find(f"{EVENT}event/{EVENT}subscription")
+    assert told.get("subscription") == "none" and told.get("subid") is None
 
 
 async def test_a_form_need_not_say_which_it_is(world):
