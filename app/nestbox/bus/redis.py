@@ -13,6 +13,7 @@ import secrets
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from time import perf_counter
 
 from nestbox.bus.base import BusCounts, BusError, Handler
@@ -327,27 +328,28 @@ class RedisBus:
         self, key: str, fields: dict[str, bytes], gone: Iterable[str] = (), done: Callable[[], None] | None = None
     ) -> None:
         """See Bus.post."""
-        words = "HSET", self._key(key), *(part for field in fields.items() for part in field)
+        key = self._key(key)
+        words = "HSET", key, *chain.from_iterable(fields.items())
         if done is None:
-            self._post(*words)
-        elif not self._commands.connected:
-            self._post(*words)
-            done()
+            self._commands.tell(words)
         else:
-            self._post(*words, done=done)
+            self._tell_and_wait(words, done)
         if gone:
-            self._post("HDEL", self._key(key), *gone)
+            self._commands.tell(("HDEL", key, *gone))
 
     def discard(self, key: str) -> None:
         """See Bus.discard."""
-        self._post("DEL", self._key(key))
+        self._commands.tell(("DEL", self._key(key)))
 
-    def _post(self, *words: object, done: Callable[[], None] | None = None) -> None:
+    def _tell_and_wait(self, words: tuple[object, ...], done: Callable[[], None]) -> None:
+        if not self._commands.connected:
+            self._commands.tell(words)
+            done()
+            return
         try:
-            self._commands.send(words, _ignore if done is None else lambda reply: done())
-        except BusError:  # too much waits: after a reconnect everything is written anew
-            if done is not None:
-                done()
+            self._commands.send(words, lambda reply: done())
+        except BusError:
+            done()
 
     async def hget(self, key: str, field: str) -> bytes | None:
         """See Bus.hget."""

@@ -40,11 +40,15 @@ def parse_url(url: str) -> tuple[str, int | None, str | None]:
 
 
 class _Command:
-    __slots__ = ("again", "data", "deadline", "done")
+    """One command, or several in a row whose replies do not matter."""
+
+    __slots__ = ("again", "data", "deadline", "done", "due", "size")
 
     def __init__(self, data: bytes, done: Callable[[object], None], again: bool, deadline: float) -> None:
-        self.data = data
-        self.done = done  # called with the reply, or with an exception
+        self.data = [data]
+        self.size = len(data)
+        self.due = 1  # replies
+        self.done = done  # called with each reply, or with an exception
         self.again = again  # may be sent twice when the connection broke before the answer
         self.deadline = deadline
 
@@ -116,15 +120,42 @@ class RespConnection(asyncio.Protocol):
         Raises BusError when too much waits.
         """
         data = hiredis.pack_command(words)
-        if self._bytes + len(data) > MAX_WAITING_BYTES or len(self._sent) + len(self._unsent) >= MAX_WAITING:
-            self.limits_hit["bus_commands"] += 1
+        if not self._takes(len(data)):
             raise BusError("too many commands wait for the bus")
-        loop = asyncio.get_running_loop()
-        self._bytes += len(data)
-        self._unsent.append(_Command(data, done, again, loop.time() + (seconds or ANSWER_SECONDS)))
+        deadline = asyncio.get_running_loop().time() + (seconds or ANSWER_SECONDS)
+        self._unsent.append(_Command(data, done, again, deadline))
+        self._flush_soon()
+
+    def tell(self, words: tuple[object, ...]) -> None:
+        """Queue a command that may be sent twice and whose reply does not matter; dropped when too much waits.
+
+        Those in a row are one, which is cheaper.
+        """
+        data = hiredis.pack_command(words)
+        size = len(data)
+        if not self._takes(size):
+            return
+        last = self._unsent[-1] if self._unsent else None
+        if last is not None and last.done is _unheard:
+            last.data.append(data)
+            last.size += size
+            last.due += 1
+        else:
+            deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
+            self._unsent.append(_Command(data, _unheard, True, deadline))
+            self._flush_soon()
+
+    def _takes(self, size: int) -> bool:
+        if self._bytes + size > MAX_WAITING_BYTES or len(self._sent) + len(self._unsent) >= MAX_WAITING:
+            self.limits_hit["bus_commands"] += 1
+            return False
+        self._bytes += size
+        return True
+
+    def _flush_soon(self) -> None:
         if not self._flushing and self._io is not None:
             self._flushing = True
-            loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
 
     async def ask(self, *words: object, again: bool = True) -> object:
         """Send a command and wait for its reply. Raises BusError."""
@@ -183,13 +214,13 @@ class RespConnection(asyncio.Protocol):
         self._sent = deque(command for command in self._sent if not which(command))
         self._unsent = deque(command for command in self._unsent if not which(command))
         for command in failed:
-            self._bytes -= len(command.data)
+            self._bytes -= command.size
             command.done(BusError(why))
 
     def _flush(self) -> None:
         self._flushing = False
         if self._io is not None and self._unsent:
-            self._io.write(b"".join([command.data for command in self._unsent]))
+            self._io.write(b"".join([data for command in self._unsent for data in command.data]))
             self._sent.extend(self._unsent)
             self._unsent.clear()
 
@@ -224,6 +255,8 @@ class RespConnection(asyncio.Protocol):
             return
         self._io = transport
         self._reader = hiredis.Reader()
+        for command in self._sent:
+            command.due = len(command.data)
         self._unsent.extendleft(reversed(self._sent))
         self._sent.clear()
         if self._password is not None:
@@ -255,8 +288,11 @@ class RespConnection(asyncio.Protocol):
                 if self._on_push is not None:
                     self._on_push(reply)
                     continue
-                command = self._sent.popleft()
-                self._bytes -= len(command.data)
+                command = self._sent[0]
+                command.due -= 1
+                if not command.due:
+                    self._sent.popleft()
+                    self._bytes -= command.size
                 command.done(reply)
         except (hiredis.ProtocolError, IndexError):
             _log.error("what answers at the bus's address is not Valkey or Redis")
@@ -266,3 +302,7 @@ class RespConnection(asyncio.Protocol):
 def _ignore(reply: object) -> None:
     if isinstance(reply, Exception):
         _log.error("the bus refused a command: %s", reply)
+
+
+def _unheard(reply: object) -> None:
+    pass

@@ -2,8 +2,9 @@
 
 Every session that can be resumed has a hash there: what it is, how far both sides have counted, and each stanza that
 its client has not acknowledged. What changed within a window is written at once; a stanza that was acknowledged within
-it is never written. What the session has *received* is also in the store, in the transaction of the rows that it caused
-(`Committer.mark`), so that a client never sends again what is kept already.
+it is never written, nor, where nothing else has changed, how far its client has counted, which it will say itself. What
+the session has *received* is also in the store, in the transaction of the rows that it caused (`Committer.mark`), so
+that a client never sends again what is kept already.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 WINDOW = 0.01  # seconds; the least time between two writes
+_BEHIND_MAX = 1_000  # acknowledged stanzas of which a journal that is empty may know nothing
 _WRAP = 2**32
 _COUNTS = struct.Struct("!II")  # received from the client, acknowledged by it; before the ids of what it was given
 _WHAT, _HOW_FAR = "what", "counts"  # fields beside those of the stanzas, whose names are their numbers
@@ -100,30 +102,39 @@ class Journal:
             self._write(session)
 
     def _write(self, session: Session, done: Callable[[], None] | None = None) -> None:
-        sm, before = session.sm, session.journaled
-        what = (session.presence, session.interested, session.blocking_pushes, len(session.directed or ()))
-        entry = session.entry
-        what += (entry.priority, entry.carbons)
+        sm, before, entry, given = session.sm, session.journaled, session.entry, session.given
+        what = (
+            session.presence, session.interested, session.blocking_pushes, len(session.directed or ()), entry.priority,
+            entry.carbons,
+        )  # fmt: skip
+        now = (what, session.told, given[-1] if given else 0)
+        acked, length = sm.acked, len(sm)
+        sent = (acked + length) % _WRAP
+        key = _key(session.sm_id)
         if before is None:
-            self._bus.discard(_key(session.sm_id))
-            first, last, was = sm.acked, sm.acked, None
+            self._bus.discard(key)
+            first, last, was = acked, acked, (None, 0, 0)
         else:
             first, last, was = before  # the numbers before the first stanza that is there, and of the last
+            behind = (acked - first) % _WRAP
+            if now == was and first == last and not length and done is None and behind < _BEHIND_MAX:
+                return
         fields = {}
-        if what != was:
+        if what != was[0]:
             fields[_WHAT] = _encode(session.what())
-        there = (last - first) % _WRAP
-        acked = min((sm.acked - first) % _WRAP, there)
-        gone = [str((first + number) % _WRAP) for number in range(1, acked + 1)]
         # The queue's end is what was sent since, less what was acknowledged meanwhile.
-        new = min((sm.sent - last) % _WRAP, len(sm))
-        number = (sm.sent - new) % _WRAP
-        for data in islice(sm, len(sm) - new, None):
+        new = min((sent - last) % _WRAP, length)
+        number = (sent - new) % _WRAP
+        for data in islice(sm, length - new, None) if new else ():
             number = (number + 1) % _WRAP
             fields[str(number)] = data
-        fields[_HOW_FAR] = _COUNTS.pack(session.told, sm.acked) + array("Q", session.given or ()).tobytes()
-        self._bus.post(_key(session.sm_id), fields, gone, done)
-        session.journaled = (sm.acked, sm.sent, what)
+        fields[_HOW_FAR] = _COUNTS.pack(session.told, acked) + (array("Q", given).tobytes() if given else b"")
+        gone = ()
+        if acked != first and first != last:
+            count = min((acked - first) % _WRAP, (last - first) % _WRAP)
+            gone = [str((first + number) % _WRAP) for number in range(1, count + 1)]
+        self._bus.post(key, fields, gone, done)
+        session.journaled = (acked, sent, now)
 
     async def whose(self, sm_id: str) -> str | None:
         """The bare JID whose journal it is; None where there is none, or somebody has recovered it."""

@@ -138,11 +138,14 @@ class Resumption:
         await self.keep(session)
         if session.ended or self._sessions.get(sm_id) is not session:
             return None  # somebody else was quicker, or it came to its end
+        recovered = session.sm.recovered is not None
         try:
             session.sm.ack(h)
         except HandledCountTooHigh:  # the client would never get further than this
             server.spawn(server.end_session(session))
             raise
+        if recovered:  # what came since may count from another number now
+            self._keep_journal(session)
         session.release()  # into the queue, to be sent with the rest
         session.held = None  # the client state begins anew (XEP-0352, section 5.2)
         session.link = link
@@ -295,7 +298,7 @@ class Resumption:
         session.sm = self.queue()
         session.sm.restore(snapshot.acked, snapshot.queue)
         if snapshot.recovered:
-            session.sm.lenient = True
+            session.sm.recovered = len(snapshot.queue)
         if snapshot.given:
             session.given = deque(snapshot.given, GIVEN_MAX)
         session.overflow = self._overflow

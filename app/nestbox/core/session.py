@@ -27,6 +27,8 @@ __all__ = ["MOVED", "Link", "Session", "Snapshot"]
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
 MOVED = "moved"  # one of the places from which `Session.older` come: the worker that had it before
+ASK_SECONDS = 1.0  # at least between two questions for an acknowledgement: its answer costs as much as what it is about
+ASK_STANZAS = 10  # as many that are not acknowledged are a reason to ask sooner
 GIVEN_MAX = 64  # messages of which we remember that a session was given them; more than one page of offline messages
 _numbers = itertools.count()
 
@@ -85,6 +87,8 @@ class Session:
     client sent was durable when somebody last looked, ``kept`` how much is known outside this worker, in the store
     or in the journal: no more may be acknowledged, or another worker would take it back; ``journaled`` is what the
     journal has of it: the numbers before the first and of the last stanza, and what the session was then;
+    ``asked`` is set while a question for an acknowledgement is open, ``ask_at`` is the loop's time in seconds before
+    which there is no other without need, ``asking`` waits for that;
     ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
     when a push notification was last sent for it (XEP-0357), None when none was.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
@@ -94,7 +98,9 @@ class Session:
 
     __slots__ = (
         "alerted",
+        "ask_at",
         "asked",
+        "asking",
         "away",
         "away_since",
         "behind",
@@ -161,6 +167,8 @@ class Session:
         self.journaled: tuple[int, int, tuple[object, ...]] | None = None
         self.pending: deque[tuple[int, int, bool]] | None = None  # number, batch, whether the store knows it with that
         self.asked = False
+        self.ask_at = 0.0
+        self.asking: asyncio.TimerHandle | None = None
 
     # towards the client
 
@@ -242,15 +250,28 @@ class Session:
         if self.link is not None:
             self.link.send_stanza(data)
             if self.sm is not None and not self.asked:
-                self.asked = True  # once for all that is sent in this turn
-                asyncio.get_running_loop().call_soon(self.ask)
+                self._ask_soon(len(self.sm) >= ASK_STANZAS)
         elif self.away is not None:
             self.away(self, data)
+
+    def _ask_soon(self, at_once: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        if at_once or loop.time() >= self.ask_at:
+            self.asked = True  # once for all that is sent in this turn
+            loop.call_soon(self.ask)
+        elif self.asking is None:
+            self.asking = loop.call_at(self.ask_at, self._ask_now)
+
+    def _ask_now(self) -> None:
+        self.asking = None
+        if not self.asked:
+            self.ask()
 
     def ask(self) -> None:
         """Ask for an acknowledgement if one is owed; one question at a time is open."""
         self.asked = self.link is not None and self.sm is not None and len(self.sm) > 0
         if self.asked:
+            self.ask_at = asyncio.get_running_loop().time() + ASK_SECONDS
             self.link.request_ack()
 
     def acknowledge(self, h: int) -> None:
@@ -259,7 +280,9 @@ class Session:
             self.sm.ack(h)
             if self.journal is not None:
                 self.journal.note(self)
-            self.ask()
+            self.asked = False
+            if len(self.sm):
+                self._ask_soon()
 
     def _overflow(self) -> None:
         """The client does not acknowledge: end the session, and let what it is owed find another way."""

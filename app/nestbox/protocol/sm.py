@@ -31,10 +31,11 @@ class HandledCountTooHigh(StreamError):
 class AckQueue:
     """Stanzas that the peer has not acknowledged, oldest first; ``acked`` is its last ``h``, ``size`` counts bytes.
 
-    ``lenient`` is for a queue whose end got lost with its worker: the peer's first ``h`` may count more than is here.
+    ``recovered`` is set for a queue that went on without its worker: how many of its stanzas are from before that. The
+    peer may have been sent more, and its first ``h`` counts those, too, but none of the stanzas that came since.
     """
 
-    __slots__ = ("_max_bytes", "_max_stanzas", "_queue", "acked", "lenient", "size")
+    __slots__ = ("_max_bytes", "_max_stanzas", "_queue", "acked", "recovered", "size")
 
     def __init__(self, max_stanzas: int = 1000, max_bytes: int = 4 * 1024 * 1024) -> None:
         self._max_stanzas = max_stanzas
@@ -44,7 +45,7 @@ class AckQueue:
     def restore(self, acked: int, queue: Iterable[bytes]) -> None:
         """Go on where another queue, with this ``acked`` and these ``unacked()``, left off."""
         self._queue = deque(queue)
-        self.lenient = False
+        self.recovered: int | None = None
         self.size = sum(map(len, self._queue))
         self.acked = acked % _WRAP
 
@@ -72,11 +73,10 @@ class AckQueue:
         Raises HandledCountTooHigh when it never got that many.
         """
         count = (h - self.acked) % _WRAP
-        queue = self._queue
-        if count > len(queue) and self.lenient and count <= _LENIENT:
-            self.restore(h, ())
-            return count
-        self.lenient = False
+        queue, recovered = self._queue, self.recovered
+        if recovered is not None and count <= _LENIENT:
+            count = min(count, recovered)
+        self.recovered = None
         if count > len(queue):
             raise HandledCountTooHigh(h, self.sent)
         for _ in range(count):

@@ -9,6 +9,7 @@ from harness import DOMAIN
 from wire_client import WireClient
 
 from nestbox.core.resumption import PARKED
+from nestbox.core.session import ASK_STANZAS
 
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
 
@@ -255,3 +256,64 @@ async def test_an_acknowledged_stanza_is_not_written(world):
     await world.servers[1].tick()
     await world.settle()
     assert key not in world.hub.hashes
+
+
+async def test_what_leaves_nothing_to_replay_is_not_written(world, monkeypatch):
+    """The client knows how much it has handled, and says so when it resumes."""
+    monkeypatch.setattr("nestbox.core.journal.WINDOW", 3600)  # written when the test says so
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    await bob.answered()
+    bob.acknowledge()
+    await world.settle()
+    write_journals(world)
+    before = dict(world.hub.hashes[f"journal:{bob.sm_id}"])
+    for number in range(ASK_STANZAS):
+        await alice.send(f"<message to='{bob.jid}' type='headline'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+        bob.acknowledge()
+    await killed(world, bob)
+    assert world.hub.hashes[f"journal:{bob.sm_id}"] == before
+    assert await bob.resume(worker=2)
+    for number in range(2):
+        bob.silent = True
+        await alice.send(f"<message to='{BOB}' type='chat'><body>new {number}</body></message>")
+        await bob.until(lambda number=number: bob.bodies[-1] == f"new {number}")
+    bob.pipe.lose_writes()
+    await alice.send(f"<message to='{BOB}' type='chat'><body>new 2</body></message>")
+    await killed(world, bob, 2)
+    await world.start_worker(1)
+    assert await bob.resume(worker=1)
+    await world.settle()
+    assert bob.bodies == [*map(str, range(ASK_STANZAS)), "new 0", "new 1", "new 2"]
+
+
+async def test_what_comes_before_the_client_has_resumed_is_not_taken_for_what_it_has_seen(world, monkeypatch):
+    """Of what it was sent last nothing was written, and nothing that comes to the session since may go in its place."""
+    monkeypatch.setattr("nestbox.core.journal.WINDOW", 3600)  # written when the test says so
+    alice = await world.client("alice", worker=2)
+    bob = await WireClient.login(world, "bob")
+    bob.acknowledge()
+    await world.settle()
+    write_journals(world)
+    await alice.send(f"<message to='{bob.jid}' type='headline'><body>0</body></message>")
+    await bob.until(lambda: bob.bodies == ["0"])
+    bob.acknowledge()
+    await killed(world, bob)
+    await world.notice(1)
+    server = world.servers[2]
+    assert await server.resumption._take_parked(bob.sm_id, await server.users.load("bob"))  # and its client is slow
+    for number in range(1, 4):
+        await alice.send(f"<message to='{bob.jid}' type='headline'><body>{number}</body></message>")
+    await world.settle()
+    write_journals(world)
+    bob.silent, before = True, bob.handled
+    assert await bob.resume(worker=2)
+    await bob.until(lambda: len(bob.bodies) >= 4)
+    assert bob.bodies == [*"0123"]
+    await killed(world, bob, 2)
+    bob.handled = before  # it forgets these three
+    await world.start_worker(1)
+    assert await bob.resume(worker=1)
+    await bob.until(lambda: len(bob.bodies) >= 7)
+    assert bob.bodies == [*"0123123"]

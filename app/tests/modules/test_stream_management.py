@@ -12,6 +12,7 @@ from wire_client import WireClient, archived
 
 from nestbox.config import Limits
 from nestbox.core.resumption import PARKED
+from nestbox.core.session import ASK_STANZAS
 from nestbox.store.writers import Away
 
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
@@ -140,6 +141,32 @@ async def test_the_server_asks_when_much_is_open(world):
         await bob.until(lambda number=number: len(bob.bodies) > number)
     assert bob.bodies == [str(number) for number in range(200)]
     assert not bob.pipe.closed
+
+
+async def test_one_question_is_for_all_that_comes_within_its_time(world, monkeypatch):
+    """Else a client of a busy room would answer each message."""
+    monkeypatch.setattr("nestbox.core.session.ASK_SECONDS", 0.5)
+    alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
+    session = world.servers[1].registry.sessions[bob.jid]
+    for number in range(ASK_STANZAS - 1):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+    asked = bob.questions
+    assert asked <= 2 and len(session.sm) >= ASK_STANZAS - 2
+    await bob.until(lambda: bob.questions > asked)
+    await world.settle()
+    assert not len(session.sm) and bob.questions == asked + 1
+
+
+async def test_the_server_asks_sooner_when_much_is_open_at_once(world, monkeypatch):
+    monkeypatch.setattr("nestbox.core.session.ASK_SECONDS", 3600)
+    alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
+    session = world.servers[1].registry.sessions[bob.jid]
+    for number in range(3 * ASK_STANZAS):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+    await world.settle()
+    assert len(session.sm) < ASK_STANZAS and bob.questions <= 4
 
 
 # resumption

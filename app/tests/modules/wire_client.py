@@ -107,6 +107,7 @@ class WireClient:
         self.sm_id = ""
         self.counting = False
         self.silent = False  # does not answer <r/>
+        self.questions = 0  # how often it was asked
         self.news = asyncio.Event()
 
     @classmethod
@@ -177,6 +178,7 @@ class WireClient:
             self.handled += 1
             self.stanzas.append(element)
         elif element.tag == SM + "r":
+            self.questions += 1
             if not self.silent:
                 self.pipe.feed(b"<a xmlns='urn:xmpp:sm:3' h='%d'/>" % self.handled)
         elif element.tag == SM + "a":

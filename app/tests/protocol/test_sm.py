@@ -66,6 +66,20 @@ def test_limits() -> None:
     assert len(queue) == 2  # nothing is lost on the way out
 
 
+@pytest.mark.parametrize(("h", "left"), [(10, [b"a", b"b", b"new"]), (11, [b"b", b"new"]), (15, [b"new"])])
+def test_the_first_h_after_a_recovery_counts_nothing_that_came_since(h: int, left: list[bytes]) -> None:
+    """The peer of 15 was sent three more stanzas, of which only the dead worker knew."""
+    queue = AckQueue()
+    queue.restore(10, [b"a", b"b"])
+    queue.recovered = 2
+    queue.push(b"new")
+    queue.ack(h)
+    assert queue.unacked() == left
+    assert (queue.acked, queue.sent) == (h, h + len(left))
+    with pytest.raises(HandledCountTooHigh):
+        queue.ack(h + 4)
+
+
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 5), max_size=20))
 def test_like_a_list(start: int, turns: list[int]) -> None:
     queue = AckQueue()
