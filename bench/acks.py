@@ -12,13 +12,12 @@ from collections import deque
 from pathlib import Path
 
 from chat import TEXT, percentile
-from load import Client, log_in
+from load import SM, Client, log_in
 from measure import CORE, run
 from peers import DOMAIN, PASSWORD, Server, nestbox, users
 
 __all__ = ["print_acks"]
 
-SM = "urn:xmpp:sm:3"
 _NEWS = re.compile(rb"<body>(\d+) |<a xmlns='urn:xmpp:sm:3' h='(\d+)'/>|<(r) xmlns='urn:xmpp:sm:3'/>|</(message)>")
 
 

@@ -16,7 +16,7 @@ __all__ = ["print_comparison", "print_servers"]
 
 HEAD = (
     "| server, archive, transport | KiB/session: own / all | CPU us/login: own / all | CPU us/message: own / all | p50 / p99 ms "
-    "| flat out, messages/CPU-s: own / all | (reached/s) | room: CPU us/stanza, p99 ms | lost | load before |\n"
+    "| flat out, messages/CPU-s: own / all | (reached/s) | room: CPU us/stanza, p99 ms; CPU with stream management | lost | load before |\n"
     "|" + " --- |" * 10
 )
 # The archive of ours that a peer's is set beside, and the loads: what is not a message's way is measured by one transport.
@@ -61,7 +61,7 @@ def _row(name: str, figures: Figures) -> str:
         f"{figures.p50:.2f} / {figures.p99:.1f}" if figures.chat_us else "-",
         pair(*per_second),
         f"{figures.reached:.0f}" if figures.reached else "-",
-        f"{figures.room_us:.0f}, {figures.room_p99:.1f}" if figures.room_us else "-",
+        f"{figures.room_us:.0f}, {figures.room_p99:.1f}; {figures.room_sm_us:.0f}" if figures.room_us else "-",
         f"{figures.lost}",
         f"{figures.load:.1f}",
     )
@@ -75,8 +75,8 @@ def _ratios(ours: Figures, theirs: Figures) -> str:
         own, peer = getattr(ours, name), getattr(theirs, name)
         return f"{peer / own:.1f}" if own and peer else "-"
 
-    names = ("all_kib", "login_all_us", "chat_all_us", "p99", "flat_all_us", "reached", "room_us")
-    cells = [times(name) for name in names]
+    names = ("all_kib", "login_all_us", "chat_all_us", "p99", "flat_all_us", "reached")
+    cells = [times(name) for name in names] + [f"{times('room_us')}; {times('room_sm_us')}"]
     return f"| **peer : ours** (all processes) | {' | '.join(cells)} | | |"
 
 

@@ -19,11 +19,13 @@ from functools import lru_cache
 
 from peers import cpu_seconds
 
-__all__ = ["Client", "cpu_seconds", "log_in"]
+__all__ = ["SM", "Client", "cpu_seconds", "log_in"]
 
 # PROXY protocol v2, command PROXY, TCP over IPv4, 127.0.0.1:1 -> 127.0.0.1:5223.
 PROXY = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x14\x67"
 _SENT = re.compile(rb"<body>(\d+) ")
+SM = "urn:xmpp:sm:3"
+_HANDLED = re.compile(rb"</message>|<r xmlns='urn:xmpp:sm:3'/>")
 
 
 class Client(asyncio.Protocol):
@@ -40,6 +42,7 @@ class Client(asyncio.Protocol):
         self.proxy = proxy
         self.on_message: Callable[[int], None] | None = None
         self.on_data: Callable[[bytes], None] | None = None
+        self._handled: int | None = None  # messages, with stream management
         self._transport: asyncio.Transport | None = None
         self._buffer = self._rest = b""
         self.gone = False
@@ -56,6 +59,8 @@ class Client(asyncio.Protocol):
         if self.on_data is not None:
             self.on_data(data)
             return
+        if self._handled is not None:
+            self._answer(data)
         if self.on_message is not None:
             data = self._rest + data
             for sent in _SENT.findall(data):
@@ -73,6 +78,22 @@ class Client(asyncio.Protocol):
             self._waiting[1].set_exception(
                 ConnectionError(f"{self.user}: the server closed the connection: {self._buffer!r}")
             )
+
+    async def manage(self) -> None:
+        """From now on answer how many messages have come, when the server asks (XEP-0198)."""
+        self.send(f"<enable xmlns='{SM}' resume='true'/>")
+        await self.expect(rb"<enabled [^>]*>")
+        self._handled, self._unread = 0, b""
+
+    def _answer(self, data: bytes) -> None:
+        data, end = self._unread + data, 0
+        for found in _HANDLED.finditer(data):
+            end = found.end()
+            if found[0] == b"</message>":
+                self._handled += 1
+            else:
+                self.send(f"<a xmlns='{SM}' h='{self._handled}'/>")
+        self._unread = data[max(end, len(data) - 30) :]
 
     def _look(self) -> None:
         if self._waiting is None:

@@ -26,6 +26,7 @@ __all__ = ["CORE", "PHASES", "Figures", "measure", "run"]
 PHASES = 3  # of each load, whose median counts
 Result = TypeVar("Result")
 CORE = min(os.sched_getaffinity(0))  # of the servers
+ROOM = f"bench@rooms.{DOMAIN}"
 SETTLE = 5.0  # seconds after the log-ins before memory is looked at
 
 
@@ -48,6 +49,7 @@ class Figures:
     reached: float = 0.0  # messages per second, with the generator beside
     room_us: float = 0.0  # per stanza delivered
     room_p99: float = 0.0
+    room_sm_us: float = 0.0  # with stream management
 
 
 def run(main: Coroutine[object, object, Result]) -> Result:
@@ -119,13 +121,19 @@ async def _flat_out(server: Server, clients: list[Client], options: argparse.Nam
 
 
 async def _room(server: Server, clients: list[Client], options: argparse.Namespace, figures: Figures) -> None:
-    room = f"bench@rooms.{DOMAIN}"
-    await enter(clients, room)
-    await talk(clients, room, options.room_rate, 1)  # warm up
+    await enter(clients, ROOM)
+    figures.room_us, figures.room_p99 = await _talk(server, clients, options, figures)
+    for client in clients:
+        await client.manage()
+    figures.room_sm_us, _ = await _talk(server, clients, options, figures)
+
+
+async def _talk(server: Server, clients: list[Client], options: argparse.Namespace, figures: Figures) -> list[float]:
+    await talk(clients, ROOM, options.room_rate, 1)  # warm up
     rows = []
     for _ in range(PHASES):
         cpu = server.cpu()
-        result = await talk(clients, room, options.room_rate, options.seconds / 2 / PHASES)
+        result = await talk(clients, ROOM, options.room_rate, options.seconds / 2 / PHASES)
         rows.append((_each(cpu, server.cpu(), result["due"])[1], result["p99"]))
         figures.lost += int(result["lost"])
-    figures.room_us, figures.room_p99 = (median(column) for column in zip(*rows, strict=True))
+    return [median(column) for column in zip(*rows, strict=True)]
