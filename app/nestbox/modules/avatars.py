@@ -67,7 +67,7 @@ class _Avatars:
             return
         data = await self._publisher.own_item(user, ns.AVATAR_DATA, sha1)
         picture = _decode(XML(data.payload).text) if data is not None else None
-        if picture is not None and hashlib.sha1(picture).hexdigest() == sha1:
+        if picture is not None and hashlib.sha1(picture, usedforsecurity=False).hexdigest() == sha1:
             photo = el(PHOTO, None, el(TYPE, text=info.get("type", "")), el(BINVAL, text=_encode(picture)))
             await self._into_vcard(user, sha1, photo)
 
@@ -148,7 +148,7 @@ class _Avatars:
 def photo_hash(vcard: Element) -> str:
     """The SHA-1 of the picture in a vCard in hex, '' for none."""
     picture = _picture(vcard)
-    return "" if picture is None else hashlib.sha1(picture).hexdigest()
+    return "" if picture is None else hashlib.sha1(picture, usedforsecurity=False).hexdigest()
 
 
 def _picture(vcard: Element) -> bytes | None:

@@ -55,7 +55,9 @@ async def set_vcard(room: Room, sender: JID, card: Element) -> None:
         ]
     except binascii.Error:
         raise StanzaError("bad-request", "A picture is in base64.") from None
-    hashes = [hashlib.sha1(picture).hexdigest() for picture in pictures[:MAX_PICTURES] if picture]
+    hashes = [
+        hashlib.sha1(picture, usedforsecurity=False).hexdigest() for picture in pictures[:MAX_PICTURES] if picture
+    ]
     config = msgspec.structs.replace(room.config, avatar=hashes)
     await room.server.store.rooms.set_vcard(room.id, msgspec.json.encode(config), data)
     room.config = config
