@@ -27,8 +27,9 @@ __all__ = ["MOVED", "Link", "Session", "Snapshot"]
 HELD_MAX = 200  # stanzas that wait for an inactive client (XEP-0352) before they are sent after all
 HELD_BYTES = 8 * 1024  # a larger one does not wait
 MOVED = "moved"  # one of the places from which `Session.older` come: the worker that had it before
-ASK_SECONDS = 1.0  # at least between two questions for an acknowledgement: its answer costs as much as what it is about
-ASK_STANZAS = 10  # as many that are not acknowledged are a reason to ask sooner
+ASK_SECONDS = 1.0  # between two questions for an acknowledgement in the long run: an answer costs as much as a stanza
+ASK_AHEAD = 10.0  # seconds of questions that may come at once: whoever has few stanzas is asked after each
+ASK_STANZAS = 10  # as many that are not acknowledged are a reason to ask in any case
 GIVEN_MAX = 64  # messages of which we remember that a session was given them; more than one page of offline messages
 _numbers = itertools.count()
 
@@ -87,8 +88,8 @@ class Session:
     client sent was durable when somebody last looked, ``kept`` how much is known outside this worker, in the store
     or in the journal: no more may be acknowledged, or another worker would take it back; ``journaled`` is what the
     journal has of it: the numbers before the first and of the last stanza, and what the session was then;
-    ``asked`` is set while a question for an acknowledgement is open, ``ask_at`` is the loop's time in seconds before
-    which there is no other without need, ``asking`` waits for that;
+    ``asked`` is set while a question for an acknowledgement is open, ``ask_at`` is the loop's time in seconds at
+    which the next one would come at the rate of the long run, ``asking`` waits for that where it must;
     ``away`` is given each stanza that is sent while the client is away; ``alerted`` is what the client had acknowledged
     when a push notification was last sent for it (XEP-0357), None when none was.
     ``caps`` is the hash of its capabilities that was last seen (XEP-0115), ``notify`` the pubsub nodes that its client
@@ -256,11 +257,12 @@ class Session:
 
     def _ask_soon(self, at_once: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        if at_once or loop.time() >= self.ask_at:
+        earliest = self.ask_at - ASK_AHEAD
+        if at_once or loop.time() >= earliest:
             self.asked = True  # once for all that is sent in this turn
             loop.call_soon(self.ask)
         elif self.asking is None:
-            self.asking = loop.call_at(self.ask_at, self._ask_now)
+            self.asking = loop.call_at(earliest, self._ask_now)
 
     def _ask_now(self) -> None:
         self.asking = None
@@ -271,7 +273,8 @@ class Session:
         """Ask for an acknowledgement if one is owed; one question at a time is open."""
         self.asked = self.link is not None and self.sm is not None and len(self.sm) > 0
         if self.asked:
-            self.ask_at = asyncio.get_running_loop().time() + ASK_SECONDS
+            now = asyncio.get_running_loop().time()
+            self.ask_at = min(max(self.ask_at, now), now + ASK_AHEAD) + ASK_SECONDS
             self.link.request_ack()
 
     def acknowledge(self, h: int) -> None:

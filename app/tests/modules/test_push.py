@@ -317,7 +317,6 @@ async def test_what_was_acknowledged_is_no_news(world, app):
 
 async def test_a_client_that_falls_silent_is_told_once(world, app, monkeypatch):
     monkeypatch.setattr(connection_module, "SILENT_TICKS", 2)
-    monkeypatch.setattr("nestbox.core.session.ASK_SECONDS", 0)  # one question after another
     anna = await WireClient.login(world, "anna", worker=1)
     anna.send(f"<iq type='set' id='e'><enable xmlns='{PUSH}' jid='{SERVICE}' node='n'/></iq>")
     await anna.answered()

@@ -144,7 +144,8 @@ async def test_the_server_asks_when_much_is_open(world):
 
 
 async def test_one_question_is_for_all_that_comes_within_its_time(world, monkeypatch):
-    """Else a client of a busy room would answer each message."""
+    """Else a client of a busy room would answer each message; this one has had its questions ahead."""
+    monkeypatch.setattr("nestbox.core.session.ASK_AHEAD", 0)
     monkeypatch.setattr("nestbox.core.session.ASK_SECONDS", 0.5)
     alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
     session = world.servers[1].registry.sessions[bob.jid]
@@ -158,7 +159,31 @@ async def test_one_question_is_for_all_that_comes_within_its_time(world, monkeyp
     assert not len(session.sm) and bob.questions == asked + 1
 
 
+async def test_whoever_has_few_stanzas_is_asked_after_each(world):
+    """An app that is closed right after a message has acknowledged it, and is not given it again."""
+    alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
+    session = world.servers[1].registry.sessions[bob.jid]
+    for number in range(5):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+        await world.settle()
+        assert not len(session.sm)
+
+
+async def test_in_the_long_run_there_is_one_question_a_second(world, monkeypatch):
+    monkeypatch.setattr("nestbox.core.session.ASK_AHEAD", 3)
+    monkeypatch.setattr("nestbox.core.session.ASK_STANZAS", 1000)
+    alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
+    before = bob.questions
+    for number in range(40):
+        await alice.send(f"<message to='{BOB}' type='chat'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+        await world.settle()
+    assert 1 <= bob.questions - before <= 10
+
+
 async def test_the_server_asks_sooner_when_much_is_open_at_once(world, monkeypatch):
+    monkeypatch.setattr("nestbox.core.session.ASK_AHEAD", 0)
     monkeypatch.setattr("nestbox.core.session.ASK_SECONDS", 3600)
     alice, bob = await world.client("alice"), await WireClient.login(world, "bob")
     session = world.servers[1].registry.sessions[bob.jid]
