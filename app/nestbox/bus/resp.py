@@ -305,4 +305,4 @@ def _ignore(reply: object) -> None:
 
 
 def _unheard(reply: object) -> None:
-    pass
+    """Of `tell` alone, which adds to a command by this mark."""

@@ -317,3 +317,39 @@ async def test_what_comes_before_the_client_has_resumed_is_not_taken_for_what_it
     assert await bob.resume(worker=1)
     await bob.until(lambda: len(bob.bodies) >= 7)
     assert bob.bodies == [*"0123123"]
+
+
+async def test_a_journal_does_not_fall_behind_for_ever(world, monkeypatch):
+    """The client's h may count only so much more than a recovered session knows."""
+    monkeypatch.setattr("nestbox.core.journal.WINDOW", 3600)
+    monkeypatch.setattr("nestbox.core.journal._BEHIND_MAX", 3)
+    alice, bob = await world.client("alice", worker=2), await WireClient.login(world, "bob")
+    bob.acknowledge()
+    await world.settle()
+    write_journals(world)
+    counts = []
+    for number in range(4):
+        await alice.send(f"<message to='{bob.jid}' type='headline'><body>{number}</body></message>")
+        await bob.until(lambda number=number: len(bob.bodies) > number)
+        bob.acknowledge()
+        await world.settle()
+        write_journals(world)
+        counts.append(world.hub.hashes[f"journal:{bob.sm_id}"]["counts"])
+    assert counts[0] == counts[1] != counts[2] == counts[3]
+
+
+async def test_which_stored_messages_it_was_given_is_written_even_when_they_are_acknowledged(world, monkeypatch):
+    """Or whoever recovers the session could give them again."""
+    monkeypatch.setattr("nestbox.core.journal.WINDOW", 3600)
+    alice, bob = await world.client("alice", worker=2), await WireClient.login(world, "bob")
+    bob.acknowledge()
+    await world.settle()
+    write_journals(world)
+    await alice.send(f"<message to='{BOB}' type='chat'><body>1</body></message>")
+    await bob.until(lambda: bob.bodies == ["1"])
+    bob.acknowledge()
+    given = list(world.servers[1].registry.sessions[bob.jid].given)
+    await killed(world, bob)
+    await world.notice(1)
+    assert await bob.resume(worker=2)
+    assert given and list(world.servers[2].registry.sessions[bob.jid].given) == given

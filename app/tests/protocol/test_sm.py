@@ -80,6 +80,15 @@ def test_the_first_h_after_a_recovery_counts_nothing_that_came_since(h: int, lef
         queue.ack(h + 4)
 
 
+@pytest.mark.parametrize("h", [9, 200_000])
+def test_also_after_a_recovery_h_has_its_bounds(h: int) -> None:
+    queue = AckQueue()
+    queue.restore(10, [b"a", b"b"])
+    queue.recovered = 2
+    with pytest.raises(HandledCountTooHigh):
+        queue.ack(h)
+
+
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 5), max_size=20))
 def test_like_a_list(start: int, turns: list[int]) -> None:
     queue = AckQueue()
