@@ -151,7 +151,7 @@ class _Scheduling(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    """See pytest-xdist: used where a scenario's molecule.yml says numprocesses."""
+    """See pytest-xdist."""
     return _Scheduling(config, log)
 
 
