@@ -72,7 +72,6 @@ def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host,
 
     Here checks stop meanwhile, so that HAProxy does not notice even on a slow machine.
     """
-    before = redispatched(host, 1)
     admin(host, "disable health be_http/w1")
     stop, met, cut_off = threading.Event(), [], []
 
@@ -88,7 +87,13 @@ def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host,
         thread.start()
     try:
         for _ in range(4):
-            host.check_output("systemctl kill --signal=KILL nestbox@1; sleep 0.2; systemctl start nestbox@1")
+            before = redispatched(host, 1)
+            host.check_output("systemctl kill --signal=KILL nestbox@1")
+            wait_for(lambda before=before: redispatched(host, 1) > before, what="somebody who meets the dead worker")
+            # While systemd has not noticed the death, starting the unit does nothing.
+            host.check_output(
+                "while systemctl is-active --quiet nestbox@1; do sleep 0.05; done; systemctl start nestbox@1"
+            )
             count = len(met)
             wait_for(lambda count=count: 1 in met[count:], what="a newcomer on worker 1, which is back")
     finally:
@@ -96,7 +101,6 @@ def test_a_worker_killed_and_back_before_haproxy_noticed_costs_nobody_else(host,
         for thread in newcomers:
             thread.join()
         admin(host, "enable health be_http/w1")
-    assert redispatched(host, 1) > before, "nobody met the dead worker: this run shows nothing"
     # Whoever was in the killed worker's hands comes back as an app does. Each client may meet a death twice: the dying
     # process's socket takes connections for a moment more.
     assert len(cut_off) <= 16 and len(met) > 100, (len(met), cut_off)
